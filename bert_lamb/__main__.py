@@ -1,0 +1,7 @@
+"""`python -m bert_lamb` is the same as the console script; launchers that want a module use it."""
+
+import sys
+
+from bert_lamb.cli import main
+
+sys.exit(main())

@@ -1,0 +1,153 @@
+"""`bert-lamb <command> [overrides]`: find conf/, let Hydra compose it, hand the typed configuration to the command.
+
+A plain call composes with Hydra's Compose API, so that every complaint is a line and exit status 2. Calls with one of
+Hydra's own flags (--cfg, --help, --info, -m, --shell-completion ...) go through hydra.main, which knows them all.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert_lamb import __version__
+from bert_lamb.errors import UserError
+
+SUMMARIES = {
+    "demo-data": "fetch the embedded default corpus and make its question-answering set",
+    "prepare": "raw text -> shards for every sequence length, and their manifest",
+    "verify": "check every hash, count and invariant of prepared shards",
+    "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
+    "export": "a checkpoint -> a folder that transformers loads",
+    "squad": "fine-tune, predict and score extractive question answering",
+    "report": "report.json and report.html of a run",
+}
+EXIT_USER_ERROR = 2
+EXIT_CHECK_FAILED = 1
+
+
+def conf_dir() -> Path:
+    """Where conf/ lies: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed, checkout = package / "conf", package.parent / "conf"
+    return installed if installed.is_dir() else checkout
+
+
+def usage() -> str:
+    width = max(map(len, SUMMARIES))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in SUMMARIES.items())
+    return (
+        "usage: bert-lamb <command> [key=value ...] [Hydra flags]\n\n"
+        f"commands:\n{commands}\n\n"
+        "bert-lamb <command> --help lists the configuration of a command, --cfg job prints it composed,\n"
+        "-m sweeps over comma-separated values. bert-lamb --version prints the version.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to mend)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
+    arguments = [word for word in arguments if not word.startswith("--local_rank")]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    if arguments[0] == "--version":
+        print(f"bert-lamb {__version__}")
+        return 0
+    command, overrides = arguments[0], arguments[1:]
+    try:
+        if command in ("-sc", "--shell-completion"):
+            return _complete(command, overrides)
+        if command not in SUMMARIES:
+            raise UserError(
+                found=f"command {command!r}", expected=f"one of {', '.join(SUMMARIES)}", fix="see bert-lamb --help"
+            )
+        if any(word.startswith("-") for word in overrides):
+            return _run_under_hydra(command, overrides)
+        return _compose_and_run(command, overrides)
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"bert-lamb {command}: {line}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"bert-lamb {command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
+    """The typed configuration of `command` with `overrides`; raises UserError for what Hydra or the checks refuse."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from bert_lamb import config
+
+    config.register_schemas()
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            node = hydra.compose(config_name=command, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip())
+        raise UserError(
+            found=f"configuration that does not compose ({reason})",
+            expected="keys, types and group options of the schema",
+            fix=f"see bert-lamb {command} --help",
+        ) from error
+    return config.to_typed(command, node)
+
+
+def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
+    from bert_lamb.commands import COMMANDS
+
+    return COMMANDS[command](compose(command, overrides))
+
+
+def _run_under_hydra(command: str, arguments: list[str]) -> int:
+    """Let hydra.main handle its own flags; sweeps end up in the same command functions."""
+    import hydra
+    from omegaconf import DictConfig
+
+    from bert_lamb import config
+    from bert_lamb.commands import COMMANDS
+
+    config.register_schemas()
+    status = 0
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
+    def job(node: DictConfig) -> None:
+        nonlocal status
+        status = max(status, COMMANDS[command](config.to_typed(command, node)))
+
+    sys.argv = [f"bert-lamb {command}", *arguments]
+    os.environ.setdefault("HYDRA_MAIN_MODULE", "bert_lamb.cli")
+    try:
+        job()
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            return EXIT_USER_ERROR
+    return status
+
+
+def _complete(flag: str, arguments: list[str]) -> int:
+    """Shell completion: the first word completes to a command, the rest is Hydra's (`bert-lamb -sc install=bash`)."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    is_query = any("query" in word for word in arguments)
+    if not is_query:
+        return _run_under_hydra("pretrain", [flag, *arguments])
+    if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
+        typed = words[1] if len(words) == 2 else ""
+        print("\n".join(name for name in SUMMARIES if name.startswith(typed)))
+        return 0
+    if words[1] not in SUMMARIES:
+        return 0
+    rest = line.split(words[1], 1)[1].lstrip()
+    os.environ["COMP_LINE"] = f"bert-lamb {rest}"
+    os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return _run_under_hydra(words[1], [flag, *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""What each command does with its typed configuration: unpack it and call one room with plain values.
+
+The only module that knows both the configuration and data_prep. Imports are inside the functions, so that
+`bert-lamb --help` and a mistaken configuration never wait for torch. Each returns the exit status.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bert_lamb.config import (
+    DemoDataConfig,
+    ExportConfig,
+    PrepareConfig,
+    PretrainConfig,
+    ReportConfig,
+    SquadConfig,
+    VerifyConfig,
+)
+
+
+def run_demo_data(config: DemoDataConfig) -> int:
+    from data_prep.demo_data import make_demo_data
+
+    make_demo_data(Path(config.output_dir), if_exists=config.if_exists.value)
+    return 0
+
+
+def run_prepare(config: PrepareConfig) -> int:
+    from data_prep.prepare import prepare
+    from data_prep.sources import Source
+
+    sources = [
+        Source(
+            name=name,
+            **{**asdict(source), "kind": source.kind.value, "document_boundary": source.document_boundary.value},
+        )
+        for name, source in config.sources.items()
+    ]
+    prepare(
+        sources=sources,
+        output_dir=Path(config.output_dir),
+        vocabulary_file=Path(config.vocabulary.file) if config.vocabulary.file else None,
+        vocabulary_train_size=config.vocabulary.train_size,
+        is_lowercase=config.vocabulary.is_lowercase,
+        max_seq_lengths=config.max_seq_lengths,
+        short_seq_prob=config.short_seq_prob,
+        random_next_prob=config.random_next_prob,
+        heldout_proportion=config.heldout_proportion,
+        min_document_characters=config.min_document_characters,
+        partition_characters=config.partition_characters,
+        instances_per_shard=config.instances_per_shard,
+        num_workers=config.num_workers,
+        seed=config.seed,
+        if_exists=config.if_exists.value,
+    )
+    return 0
+
+
+def run_verify(config: VerifyConfig) -> int:
+    from bert_lamb.shards.verify import verify
+
+    complaints = verify(Path(config.shards_dir))
+    for complaint in complaints:
+        print(complaint)
+    print(f"{config.shards_dir}: {'ok' if not complaints else f'{len(complaints)} complaints'}")
+    return 1 if complaints else 0
+
+
+def run_pretrain(config: PretrainConfig) -> int:
+    from bert_lamb.pretrain import pretrain
+
+    pretrain(config)
+    return 0
+
+
+def run_export(config: ExportConfig) -> int:
+    from bert_lamb.export import export
+
+    export(
+        run_dir=Path(config.run_dir),
+        checkpoint=config.checkpoint,
+        output_dir=Path(config.output_dir),
+        if_exists=config.if_exists.value,
+    )
+    return 0
+
+
+def run_squad(config: SquadConfig) -> int:
+    from bert_lamb.squad.command import squad
+
+    squad(config)
+    return 0
+
+
+def run_report(config: ReportConfig) -> int:
+    from bert_lamb.report import report
+
+    report(run_dir=Path(config.run_dir), score_dirs={label: Path(path) for label, path in config.scores.items()})
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Any], int]] = {
+    "demo-data": run_demo_data,
+    "prepare": run_prepare,
+    "verify": run_verify,
+    "pretrain": run_pretrain,
+    "export": run_export,
+    "squad": run_squad,
+    "report": run_report,
+}

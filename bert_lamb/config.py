@@ -1,0 +1,511 @@
+"""The schema of every command: each name, its type, its one default, its unit, and the checks across fields.
+
+Hydra composes these from conf/ and the command line. `to_typed` turns the composed node into the dataclasses below,
+raising all complaints at once. Rooms below the door never see these objects; they take plain values.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bert_lamb.errors import UserError, UserErrors
+
+
+class IfExists(Enum):
+    """What to do when the output is there already."""
+
+    refuse = "refuse"  # stop with an error
+    resume = (
+        "resume"  # continue an unfinished one, keep a finished one; refuse if it was made with another configuration
+    )
+    restart = "restart"  # delete it and start anew
+
+
+class SourceKind(Enum):
+    """The forms of raw text that `prepare` reads."""
+
+    text = "text"  # plain text; one document a file, or blank lines between documents
+    jsonl = "jsonl"  # one JSON object a line (.jsonl, .jsonl.gz) with a text column
+    parquet = "parquet"  # Parquet files with a text column
+    wikiextractor = "wikiextractor"  # <doc id= url= title=> ... </doc>
+    mediawiki = "mediawiki"  # MediaWiki XML dump, .xml or .xml.bz2
+    huggingface = "huggingface"  # a dataset by name, read through `datasets`
+
+
+class DocumentBoundary(Enum):
+    """Where one document ends in a plain text file."""
+
+    file = "file"  # a file is a document
+    blank_line = "blank_line"  # an empty line ends a document, as in Google's create_pretraining_data.py
+
+
+@dataclass
+class SourceConfig:
+    kind: SourceKind = MISSING
+    path: str = ""  # file, folder or glob pattern; every kind but huggingface
+    document_boundary: DocumentBoundary = DocumentBoundary.blank_line  # text only
+    text_column: str = "text"  # jsonl, parquet, huggingface
+    dataset: str = ""  # huggingface: name, such as wikimedia/wikipedia
+    dataset_config: str = ""  # huggingface: configuration, such as 20231101.en
+    dataset_split: str = "train"  # huggingface
+    max_documents: int | None = None  # stop after this many documents of this source
+    license: str = ""  # free text, kept in the manifest
+
+
+@dataclass
+class VocabularyConfig:
+    file: str | None = None  # a vocab.txt, one WordPiece a line; None trains one on the corpus
+    train_size: int = 30_522  # number of entries when one is trained
+    is_lowercase: bool = True  # lower-case and strip accents, as bert-*-uncased
+
+
+@dataclass
+class PrepareConfig:
+    """`bert-lamb prepare`: raw text -> Arrow shards and manifest."""
+
+    output_dir: str = MISSING
+    sources: dict[str, SourceConfig] = field(default_factory=dict)  # by name; read in this order
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    max_seq_lengths: list[int] = field(default_factory=lambda: [128, 512])  # tokens, [CLS] and [SEP] included
+    short_seq_prob: float = 0.1  # share of instances with a random shorter target length
+    random_next_prob: float = 0.5  # share of sentence pairs whose second half comes from another document
+    heldout_proportion: float = 0.005  # share of documents kept for evaluation, chosen by a hash of the document
+    min_document_characters: int = 50  # shorter documents are dropped, and counted
+    partition_characters: int = 4_000_000  # unit of work: documents are grouped up to this size
+    instances_per_shard: int = 65_536  # upper bound; shards of one set differ by at most one instance
+    num_workers: int | None = None  # processes; None: one for each core. Does not change the bytes written
+    seed: int = 12_345
+    if_exists: IfExists = IfExists.refuse
+
+
+@dataclass
+class VerifyConfig:
+    """`bert-lamb verify`: check every hash, count and invariant of prepared shards."""
+
+    shards_dir: str = MISSING
+
+
+@dataclass
+class DemoDataConfig:
+    """`bert-lamb demo-data`: fetch the embedded default corpus and make its question-answering set."""
+
+    output_dir: str = MISSING
+    if_exists: IfExists = IfExists.resume
+
+
+class DecayOrigin(Enum):
+    """From where polynomial decay is measured."""
+
+    start = "start"  # step 0, as Google's and NVIDIA's code: the lr drops at once when warm-up ends
+    warmup_end = "warmup_end"  # continuous: the multiplier is 1 when warm-up ends
+
+
+@dataclass
+class PhaseConfig:
+    """One stretch of pretraining with its own length, batch and schedule."""
+
+    shards: str = MISSING  # folder made by `prepare`
+    max_seq_length: int = MISSING  # tokens
+    max_predictions_per_seq: int = MISSING  # masked tokens at most
+    global_batch_size: int = MISSING  # sequences per optimizer step, over all ranks
+    total_steps: int = MISSING  # optimizer steps
+    peak_lr: float = MISSING
+    warmup_proportion: float = MISSING  # of this phase's total_steps
+    decay_power: float = 1.0
+    decay_origin: DecayOrigin = DecayOrigin.warmup_end
+
+
+@dataclass
+class ModelConfig:
+    """Sizes of BERT (Devlin et al. 2019, section 3); the vocabulary size comes from the shards."""
+
+    num_layers: int = MISSING
+    hidden_size: int = MISSING
+    num_heads: int = MISSING
+    intermediate_size: int = MISSING
+    dropout: float = 0.1  # hidden states and attention probabilities
+    max_position_embeddings: int = 512
+    vocab_size_multiple: int = 8  # the embedding is padded to a multiple, for the matrix units; 1: no padding
+    init_std: float = 0.02
+
+
+@dataclass
+class OptimizerConfig:
+    """What every optimizer has."""
+
+    name: str = MISSING
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-6
+    weight_decay: float = 0.01  # not on bias and LayerNorm
+
+
+class LambImplementation(Enum):
+    reference = "reference"  # one tensor, one equation a line
+    foreach = "foreach"  # many tensors per kernel
+
+
+@dataclass
+class LambConfig(OptimizerConfig):
+    name: str = "lamb"
+    bias_correction: bool = True  # on the moments: the paper's v5; off: its v3 and Google's code
+    implementation: LambImplementation = LambImplementation.foreach
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    name: str = "adamw"
+
+
+@dataclass
+class MaskingConfig:
+    """Masked-LM corruption (Devlin et al. 2019, section 3.1)."""
+
+    mask_prob: float = 0.15  # share of tokens predicted
+    mask_token_prob: float = 0.8  # of those: replaced by [MASK]
+    random_token_prob: float = 0.1  # of those: replaced by a random token; the rest stays
+    masking_copies: int = 0  # N: masks repeat every N epochs, as static duplication; 0: new masks every epoch
+
+
+class EngineName(Enum):
+    torch = "torch"  # plain PyTorch, one process
+    deepspeed = "deepspeed"
+
+
+class Precision(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"  # GPU only; dynamic loss scale
+
+
+@dataclass
+class RuntimeConfig:
+    """How the run is computed; nothing here changes the outcome beyond rounding."""
+
+    engine: EngineName = EngineName.deepspeed
+    device: str = "auto"  # auto, cpu or cuda
+    precision: Precision = Precision.bf16
+    zero_stage: int = 1  # 0..3, deepspeed only
+    offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
+    micro_batch_size: dict[str, int] = field(default_factory=dict)  # sequences per rank and micro-step, by phase
+    num_threads: int | None = None  # CPU threads per rank; None: as the environment says
+    verify_shards: bool = True  # hash every shard before the first step (rank 0)
+    deepspeed_overrides: dict[str, Any] = field(
+        default_factory=dict
+    )  # merged last into the generated json, and printed
+
+
+@dataclass
+class EvaluationConfig:
+    """Held-out evaluation: masked-LM loss and accuracy, next-sentence accuracy."""
+
+    interval_steps: int = 0  # optimizer steps; 0: only at the end of a phase
+    max_instances: int = 4_096  # held-out instances per evaluation, from the start of the set
+    micro_batch_size: int = 32  # sequences per rank
+
+
+@dataclass
+class CheckpointConfig:
+    interval_steps: int = 0  # optimizer steps; 0: only at the end of a phase
+    keep_last: int = 2  # older ones within a phase are removed; the last of each phase stays
+
+
+@dataclass
+class LoggingConfig:
+    interval_steps: int = 1  # optimizer steps between lines of metrics.jsonl
+    trust_ratio_interval_steps: int = 0  # steps between records of every parameter's trust ratio; 0: never
+
+
+@dataclass
+class TrackerConfig:
+    name: str = "none"  # none or wandb
+    project: str = "bert-lamb"
+    mode: str = "offline"  # wandb: online, offline or disabled
+
+
+@dataclass
+class PretrainConfig:
+    """`bert-lamb pretrain`: shards -> checkpoints, phase after phase."""
+
+    run_dir: str = MISSING
+    shards: str = MISSING  # the phases' default
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    phases: dict[str, PhaseConfig] = field(default_factory=dict)  # run in this order
+    max_grad_norm: float = 1.0  # clip of the global gradient norm; 0: no clipping
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    seed: int = 42
+    if_exists: IfExists = IfExists.refuse
+
+
+@dataclass
+class ExportConfig:
+    """`bert-lamb export`: a checkpoint -> a folder that transformers loads."""
+
+    run_dir: str = MISSING
+    checkpoint: str = "latest"  # latest, or the name of a folder under run_dir/checkpoints
+    output_dir: str = MISSING
+    if_exists: IfExists = IfExists.refuse
+
+
+class InitialWeights(Enum):
+    pretrained = "pretrained"  # the encoder in `model`
+    random = "random"  # the same sizes with random weights: the baseline of a pretraining run
+
+
+@dataclass
+class SquadConfig:
+    """`bert-lamb squad`: fine-tune, predict and score extractive question answering on SQuAD v1.1 json."""
+
+    model: str = MISSING  # an export, or any folder with a Hugging Face BERT
+    output_dir: str = MISSING
+    train_file: str | None = None  # None: predict and score only
+    eval_file: str = MISSING
+    dataset_name: str = "SQuAD v1.1"  # how reports call these questions
+    initial_weights: InitialWeights = InitialWeights.pretrained
+    max_seq_length: int = 384  # tokens: question, context window and special tokens
+    doc_stride: int = 128  # tokens from one window's start to the next's, as in Google's run_squad.py
+    max_query_length: int = 64  # tokens of the question; the rest is cut
+    n_best_size: int = 20
+    max_answer_length: int = 30  # tokens
+    batch_size: int = 32  # features per optimizer step
+    micro_batch_size: int = 32  # features per forward and backward
+    peak_lr: float = 3e-5
+    warmup_proportion: float = 0.1
+    num_epochs: float = 2.0
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    device: str = "auto"  # auto, cpu or cuda
+    precision: Precision = Precision.fp32  # fp32 or bf16 (autocast)
+    seed: int = 42
+    if_exists: IfExists = IfExists.refuse
+
+
+@dataclass
+class ReportConfig:
+    """`bert-lamb report`: report.json and report.html of a run."""
+
+    run_dir: str = MISSING
+    scores: dict[str, str] = field(default_factory=dict)  # label -> folder of a `squad` run
+
+
+SCHEMAS: dict[str, type[Any]] = {
+    "prepare": PrepareConfig,
+    "verify": VerifyConfig,
+    "demo-data": DemoDataConfig,
+    "pretrain": PretrainConfig,
+    "export": ExportConfig,
+    "squad": SquadConfig,
+    "report": ReportConfig,
+}
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra as `schema/<command>` and `schema/optimizer/<name>`."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for command, schema in SCHEMAS.items():
+        store.store(group="schema", name=command, node=schema)
+    store.store(group="schema/optimizer", name="lamb", node=LambConfig)
+    store.store(group="schema/optimizer", name="adamw", node=AdamWConfig)
+
+
+def to_typed(command: str, node: DictConfig) -> Any:
+    """The composed configuration as the command's dataclass; raises UserErrors with every complaint at once."""
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        raise UserErrors(
+            [
+                UserError(
+                    found=f"no value for {key}", expected="one", fix=f"add {key}=... to the command line or a recipe"
+                )
+                for key in missing
+            ]
+        )
+    try:
+        config = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise UserError(
+            found=f"configuration {str(error).splitlines()[0]}",
+            expected=f"the schema of `{command}`",
+            fix=f"see bert-lamb {command} --cfg job",
+        ) from error
+    complaints = CHECKS[command](config)
+    if complaints:
+        raise UserErrors(complaints)
+    return config
+
+
+class Complaints(list[UserError]):
+    """Collects what is wrong with one configuration."""
+
+    def unless(self, condition: bool, key: str, value: object, expected: str) -> None:
+        if not condition:
+            self.append(UserError(found=f"{key}={value}", expected=expected, fix=f"set {key}"))
+
+
+def _check_if_positive(complaints: Complaints, prefix: str, holder: object, *names: str) -> None:
+    for name in names:
+        value = getattr(holder, name)
+        complaints.unless(value is None or value > 0, prefix + name, value, "a number above 0")
+
+
+def _check_if_share(complaints: Complaints, prefix: str, holder: object, *names: str) -> None:
+    for name in names:
+        value = getattr(holder, name)
+        complaints.unless(0 <= value <= 1, prefix + name, value, "a share in 0..1")
+
+
+def check_prepare(config: PrepareConfig) -> Complaints:
+    complaints = Complaints()
+    complaints.unless(bool(config.sources), "sources", "{}", "at least one source (choose one with corpus=NAME)")
+    for name, source in config.sources.items():
+        if source.kind is SourceKind.huggingface:
+            complaints.unless(bool(source.dataset), f"sources.{name}.dataset", "''", "the name of a dataset")
+        else:
+            complaints.unless(bool(source.path), f"sources.{name}.path", "''", "a file, folder or glob pattern")
+        _check_if_positive(complaints, f"sources.{name}.", source, "max_documents")
+    complaints.unless(bool(config.max_seq_lengths), "max_seq_lengths", "[]", "at least one length")
+    for length in config.max_seq_lengths:
+        complaints.unless(8 <= length <= 65_535, "max_seq_lengths", length, "lengths in 8..65535")
+    _check_if_share(complaints, "", config, "short_seq_prob", "random_next_prob", "heldout_proportion")
+    _check_if_positive(complaints, "", config, "partition_characters", "instances_per_shard", "num_workers")
+    complaints.unless(
+        config.vocabulary.train_size >= 100, "vocabulary.train_size", config.vocabulary.train_size, "at least 100"
+    )
+    return complaints
+
+
+def check_pretrain(config: PretrainConfig) -> Complaints:
+    complaints = Complaints()
+    model, runtime, masking = config.model, config.runtime, config.masking
+    _check_if_positive(
+        complaints,
+        "model.",
+        model,
+        "num_layers",
+        "hidden_size",
+        "num_heads",
+        "intermediate_size",
+        "vocab_size_multiple",
+    )
+    _check_if_share(complaints, "model.", model, "dropout")
+    complaints.unless(
+        model.num_heads > 0 and model.hidden_size % model.num_heads == 0,
+        "model.hidden_size",
+        model.hidden_size,
+        f"a multiple of model.num_heads={model.num_heads}",
+    )
+    complaints.unless(bool(config.phases), "phases", "{}", "at least one phase (choose a recipe)")
+    for name, phase in config.phases.items():
+        prefix = f"phases.{name}."
+        _check_if_positive(
+            complaints, prefix, phase, "max_predictions_per_seq", "global_batch_size", "total_steps", "peak_lr"
+        )
+        _check_if_positive(complaints, prefix, phase, "decay_power")
+        _check_if_share(complaints, prefix, phase, "warmup_proportion")
+        complaints.unless(
+            phase.max_seq_length <= model.max_position_embeddings,
+            f"{prefix}max_seq_length",
+            phase.max_seq_length,
+            f"at most model.max_position_embeddings={model.max_position_embeddings}",
+        )
+        complaints.unless(
+            runtime.micro_batch_size.get(name, 0) > 0,
+            f"runtime.micro_batch_size.{name}",
+            runtime.micro_batch_size.get(name, "nothing"),
+            "sequences per rank and micro-step, above 0",
+        )
+    _check_if_share(complaints, "masking.", masking, "mask_prob", "mask_token_prob", "random_token_prob")
+    complaints.unless(
+        masking.mask_token_prob + masking.random_token_prob <= 1,
+        "masking.mask_token_prob + masking.random_token_prob",
+        masking.mask_token_prob + masking.random_token_prob,
+        "at most 1",
+    )
+    complaints.unless(masking.masking_copies >= 0, "masking.masking_copies", masking.masking_copies, "0 or more")
+    complaints.unless(config.max_grad_norm >= 0, "max_grad_norm", config.max_grad_norm, "0 (off) or more")
+    complaints.unless(runtime.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", runtime.zero_stage, "0, 1, 2 or 3")
+    complaints.unless(runtime.device in ("auto", "cpu", "cuda"), "runtime.device", runtime.device, "auto, cpu or cuda")
+    complaints.unless(
+        not (runtime.offload_optimizer and (runtime.engine is EngineName.torch or runtime.zero_stage == 0)),
+        "runtime.offload_optimizer",
+        True,
+        "runtime.engine=deepspeed with runtime.zero_stage 1..3",
+    )
+    complaints.unless(
+        not (runtime.engine is EngineName.torch and runtime.precision is Precision.fp16),
+        "runtime.precision",
+        "fp16",
+        "fp32 or bf16 with runtime.engine=torch (loss scaling is DeepSpeed's)",
+    )
+    complaints.unless(
+        not (runtime.device == "cpu" and runtime.precision is Precision.fp16),
+        "runtime.precision",
+        "fp16",
+        "fp32 or bf16 on the CPU",
+    )
+    complaints.unless(
+        config.optimizer.name in ("lamb", "adamw"), "optimizer.name", config.optimizer.name, "lamb or adamw"
+    )
+    _check_if_positive(complaints, "optimizer.", config.optimizer, "eps")
+    complaints.unless(config.tracker.name in ("none", "wandb"), "tracker.name", config.tracker.name, "none or wandb")
+    complaints.unless(
+        config.tracker.mode in ("online", "offline", "disabled"),
+        "tracker.mode",
+        config.tracker.mode,
+        "online, offline or disabled",
+    )
+    _check_if_positive(complaints, "logging.", config.logging, "interval_steps")
+    _check_if_positive(complaints, "checkpoint.", config.checkpoint, "keep_last")
+    _check_if_positive(complaints, "evaluation.", config.evaluation, "max_instances", "micro_batch_size")
+    return complaints
+
+
+def check_squad(config: SquadConfig) -> Complaints:
+    complaints = Complaints()
+    _check_if_positive(
+        complaints, "", config, "max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length"
+    )
+    _check_if_positive(complaints, "", config, "batch_size", "micro_batch_size", "peak_lr", "num_epochs")
+    _check_if_share(complaints, "", config, "warmup_proportion")
+    complaints.unless(
+        config.micro_batch_size > 0 and config.batch_size % config.micro_batch_size == 0,
+        "batch_size",
+        config.batch_size,
+        f"a multiple of micro_batch_size={config.micro_batch_size}",
+    )
+    complaints.unless(
+        config.max_query_length + config.doc_stride + 3 <= config.max_seq_length,
+        "max_seq_length",
+        config.max_seq_length,
+        "at least max_query_length + doc_stride + 3, so that windows overlap",
+    )
+    complaints.unless(
+        config.precision in (Precision.fp32, Precision.bf16), "precision", config.precision.value, "fp32 or bf16"
+    )
+    complaints.unless(config.device in ("auto", "cpu", "cuda"), "device", config.device, "auto, cpu or cuda")
+    return complaints
+
+
+def no_checks(config: object) -> Complaints:
+    return Complaints()
+
+
+CHECKS: dict[str, Any] = {
+    "prepare": check_prepare,
+    "verify": no_checks,
+    "demo-data": no_checks,
+    "pretrain": check_pretrain,
+    "export": no_checks,
+    "squad": check_squad,
+    "report": no_checks,
+}

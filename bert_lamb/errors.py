@@ -1,0 +1,26 @@
+"""The one exception that means "the user can mend this"; every room may import it.
+
+The command line prints it as it is, without a traceback, and exits with status 2. Anything else that escapes is a
+defect of ours and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """A mistake in the input, told as what was found, what was expected and where to mend it.
+
+    Use it for files, configuration and data that came from outside. Programming errors stay ValueError and friends.
+    """
+
+    def __init__(self, *, found: str, expected: str, fix: str) -> None:
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        super().__init__(f"found {found}; expected {expected}; fix: {fix}")
+
+
+class UserErrors(UserError):
+    """Several complaints told at once, so that a configuration is mended in one round."""
+
+    def __init__(self, complaints: list[UserError]) -> None:
+        self.complaints = complaints
+        Exception.__init__(self, "\n".join(str(complaint) for complaint in complaints))
