@@ -18,9 +18,7 @@ class IfExists(Enum):
     """What to do when the output is there already."""
 
     refuse = "refuse"  # stop with an error
-    resume = (
-        "resume"  # continue an unfinished one, keep a finished one; refuse if it was made with another configuration
-    )
+    resume = "resume"  # continue it, or keep it if it is finished; refuse if the configuration differs
     restart = "restart"  # delete it and start anew
 
 
@@ -192,9 +190,8 @@ class RuntimeConfig:
     micro_batch_size: dict[str, int] = field(default_factory=dict)  # sequences per rank and micro-step, by phase
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
     verify_shards: bool = True  # hash every shard before the first step (rank 0)
-    deepspeed_overrides: dict[str, Any] = field(
-        default_factory=dict
-    )  # merged last into the generated json, and printed
+    loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
+    deepspeed_overrides: dict[str, Any] = field(default_factory=dict)  # merged last into DeepSpeed's json, and printed
 
 
 @dataclass
@@ -202,7 +199,7 @@ class EvaluationConfig:
     """Held-out evaluation: masked-LM loss and accuracy, next-sentence accuracy."""
 
     interval_steps: int = 0  # optimizer steps; 0: only at the end of a phase
-    max_instances: int = 4_096  # held-out instances per evaluation, from the start of the set
+    max_instances: int = 4_096  # held-out instances per evaluation, from the start of the set; 0: no evaluation
     micro_batch_size: int = 32  # sequences per rank
 
 
@@ -466,7 +463,7 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
     )
     _check_if_positive(complaints, "logging.", config.logging, "interval_steps")
     _check_if_positive(complaints, "checkpoint.", config.checkpoint, "keep_last")
-    _check_if_positive(complaints, "evaluation.", config.evaluation, "max_instances", "micro_batch_size")
+    _check_if_positive(complaints, "evaluation.", config.evaluation, "micro_batch_size")
     return complaints
 
 

@@ -1,0 +1,69 @@
+"""The one place where global batch, micro-batch, accumulation and world size meet."""
+
+from dataclasses import dataclass
+
+from bert_lamb.errors import UserError
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How one phase's global batch is cut into micro-batches.
+
+    All counts are sequences unless the name says otherwise. `gradient_accumulation_steps` is derived, never given.
+    """
+
+    global_batch_size: int
+    micro_batch_size: int
+    world_size: int
+    total_steps: int
+    max_seq_length: int  # tokens
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        return self.global_batch_size // (self.micro_batch_size * self.world_size)
+
+    @property
+    def sequences_per_rank_and_step(self) -> int:
+        return self.global_batch_size // self.world_size
+
+    @property
+    def total_sequences(self) -> int:
+        return self.global_batch_size * self.total_steps
+
+    @property
+    def total_tokens(self) -> int:
+        """Token positions, padding included."""
+        return self.total_sequences * self.max_seq_length
+
+    def describe(self) -> list[str]:
+        """The arithmetic in full, one fact a line, for the start of a run."""
+        return [
+            f"{self.micro_batch_size:,} sequences per micro-batch and rank"
+            f" x {self.gradient_accumulation_steps:,} accumulation = {self.sequences_per_rank_and_step:,} per rank",
+            f"{self.sequences_per_rank_and_step:,} per rank x {self.world_size:,} ranks"
+            f" = {self.global_batch_size:,} sequences per step"
+            f" = {self.global_batch_size * self.max_seq_length:,} token positions",
+            f"{self.global_batch_size:,} x {self.total_steps:,} steps = {self.total_sequences:,} sequences"
+            f" = {self.total_tokens:,} token positions of length {self.max_seq_length}",
+        ]
+
+
+def plan_batch(
+    *,
+    phase: str,
+    global_batch_size: int,
+    micro_batch_size: int,
+    world_size: int,
+    total_steps: int,
+    max_seq_length: int,
+) -> BatchPlan:
+    """The plan of one phase; raises UserError when micro_batch_size x world_size does not divide the global batch."""
+    per_micro_step = micro_batch_size * world_size
+    if global_batch_size % per_micro_step != 0:
+        raise UserError(
+            found=f"phases.{phase}.global_batch_size={global_batch_size}, which {micro_batch_size} sequences per rank"
+            f" x {world_size} ranks = {per_micro_step} does not divide",
+            expected="a multiple",
+            fix=f"set runtime.micro_batch_size.{phase} or the number of ranks",
+        )
+    return BatchPlan(global_batch_size, micro_batch_size, world_size, total_steps, max_seq_length)

@@ -1,0 +1,82 @@
+"""What the training loop needs from a machine, and nothing more."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bert_lamb.optim import NormRecord
+
+TENSOR_KINDS = ("weight", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step did. grad_norm: global l2 norm before clipping."""
+
+    grad_norm: float
+    is_applied: bool  # False: skipped, because the gradient was not finite
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A contiguous piece of one parameter's fp32 training state, as live views: writing to them changes the training.
+
+    name: of the parameter. start: first element in the flattened parameter. tensors: by kind (see TENSOR_KINDS),
+    each 1-D with the same number of elements.
+    """
+
+    name: str
+    start: int
+    tensors: dict[str, Tensor]
+
+    @property
+    def numel(self) -> int:
+        return self.tensors["weight"].numel()
+
+
+class Engine(Protocol):
+    """One process's view of the machine that computes a phase.
+
+    The gradient of a step is the sum, over ranks and micro-steps, of the gradients of the losses handed to `backward`:
+    whoever calls it has already divided by the counts of the whole global batch.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    model: Any  # the module to call; it may wrap the caller's
+
+    @property
+    def loss_scale(self) -> float | None:
+        """The dynamic loss scale of fp16, None elsewhere."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradient of one micro-step's loss; call it gradient_accumulation_steps times per step."""
+
+    def step(self, lr: float) -> StepResult:
+        """Reduce, clip and apply the accumulated gradient with learning rate `lr`."""
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over ranks."""
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+
+    def norms(self) -> list[NormRecord]:
+        """Trust ratios of the last step, the same on every rank; empty for optimizers without them."""
+
+    def owned_fragments(self) -> Iterator[Fragment]:
+        """The training state that this rank writes to a checkpoint; over all ranks each element comes once."""
+
+    def held_fragments(self) -> Iterator[Fragment]:
+        """The training state that this rank computes with: what it owns, and its copies of what others own."""
+
+    @property
+    def optimizer_step(self) -> int:
+        """Steps applied since the optimizer's counter was last reset; bias correction depends on it."""
+
+    def set_optimizer_step(self, step: int) -> None:
+        """Set that counter."""

@@ -1,0 +1,99 @@
+"""The plain machine: one process, PyTorch alone. The shortest statement of what every engine must compute."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bert_lamb.engine.protocol import Fragment, StepResult
+from bert_lamb.optim import Lamb, NormRecord
+
+
+class TorchEngine:
+    """fp32 parameters; with precision="bf16" the forward pass runs under autocast. Implements `Engine`."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, *, device: torch.device, precision: str, max_grad_norm: float
+    ) -> None:
+        self.rank, self.world_size, self.device = 0, 1, device
+        self.loss_scale: float | None = None
+        self.module = model.to(device)
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.model = _Autocast(self.module, device) if precision == "bf16" else self.module
+        self.named_parameters = dict(self.module.named_parameters())
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self, lr: float) -> StepResult:
+        gradients = [p.grad for p in self.named_parameters.values() if p.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        is_applied = bool(torch.isfinite(grad_norm))
+        if is_applied:
+            if self.max_grad_norm > 0:
+                torch.nn.utils.clip_grads_with_norm_(self.named_parameters.values(), self.max_grad_norm, grad_norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepResult(float(grad_norm), is_applied)
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        return values
+
+    def barrier(self) -> None:
+        pass
+
+    def norms(self) -> list[NormRecord]:
+        return self.optimizer.last_norms if isinstance(self.optimizer, Lamb) else []
+
+    def owned_fragments(self) -> Iterator[Fragment]:
+        return self.held_fragments()
+
+    def held_fragments(self) -> Iterator[Fragment]:
+        for name, parameter in self.named_parameters.items():
+            state = ensure_state(self.optimizer, parameter)
+            tensors = {"weight": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+            yield Fragment(name, 0, {kind: tensor.view(-1) for kind, tensor in tensors.items()})
+
+    @property
+    def optimizer_step(self) -> int:
+        return optimizer_step(self.optimizer)
+
+    def set_optimizer_step(self, step: int) -> None:
+        set_optimizer_step(self.optimizer, step)
+
+
+class _Autocast(nn.Module):
+    """Calls a module under bf16 autocast."""
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.module, self.device_type = module, device.type
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> object:
+        with torch.autocast(self.device_type, dtype=torch.bfloat16):
+            return self.module(*args, **kwargs)
+
+
+def ensure_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """The optimizer's step, exp_avg and exp_avg_sq of a tensor, made as LAMB and torch's AdamW make them."""
+    state: dict[str, Tensor] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.tensor(0.0)
+        state["exp_avg"] = torch.zeros_like(parameter, requires_grad=False)
+        state["exp_avg_sq"] = torch.zeros_like(parameter, requires_grad=False)
+    return state
+
+
+def optimizer_step(optimizer: Optimizer) -> int:
+    """Steps applied, as the first tensor of the optimizer's state counts them."""
+    return next((int(state["step"]) for state in optimizer.state.values() if "step" in state), 0)
+
+
+def set_optimizer_step(optimizer: Optimizer, step: int) -> None:
+    """Set the count of every tensor."""
+    for state in optimizer.state.values():
+        state["step"].fill_(step)

@@ -1,0 +1,27 @@
+"""Which parameters are decayed and adapted: everything but biases and LayerNorm, as in the LAMB authors' code."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch.nn import Parameter
+
+
+def is_exempt(name: str) -> bool:
+    """Whether a parameter is neither decayed nor adapted: a bias, or a LayerNorm's scale or shift."""
+    return name.endswith("bias") or "LayerNorm" in name
+
+
+def parameter_groups(named_parameters: Iterable[tuple[str, Parameter]], *, weight_decay: float) -> list[dict[str, Any]]:
+    """Two torch param groups with names: first the decayed and adapted parameters, then the exempt ones.
+
+    Source: the exclusion list ["LayerNorm", "layer_norm", "bias"] of the authors' LAMB optimizer for BERT.
+    An empty group is left out. Parameters keep their order.
+    """
+    named = list(named_parameters)
+    regular = [(name, parameter) for name, parameter in named if not is_exempt(name)]
+    exempt = [(name, parameter) for name, parameter in named if is_exempt(name)]
+    groups: list[dict[str, Any]] = [
+        {"params": regular, "weight_decay": weight_decay, "adapt": True},
+        {"params": exempt, "weight_decay": 0.0, "adapt": False},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,186 @@
+"""The layout of a run directory, and writing to it so that a killed run leaves nothing half done.
+
+RUN/config.yaml        the resolved configuration
+RUN/versions.json      versions, hardware, git commit, command
+RUN/metrics.jsonl      one line per event (kinds: see `MetricsLog`)
+RUN/checkpoints/PHASE-STEP/
+RUN/report.json, RUN/report.html   written by `bert-lamb report`
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bert_lamb.errors import UserError
+
+CONFIG_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "config.yaml", "versions.json", "metrics.jsonl", "checkpoints"
+LIBRARIES = ("bert-lamb", "torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "hydra-core")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+class RunDir:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_started(self) -> bool:
+        return (self.path / CONFIG_FILE).exists()
+
+    def admit(self, *, config_yaml: str, outcome: dict[str, Any], if_exists: str) -> None:
+        """Make the folder ready for a run with this configuration, or refuse.
+
+        outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
+        if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
+        """
+        if self.path.exists() and any(self.path.iterdir()) and not self.is_started:
+            raise UserError(
+                found=f"files in {self.path} that are not a run", expected="a run or nothing", fix="set run_dir"
+            )
+        if self.is_started and if_exists == "refuse":
+            raise UserError(
+                found=f"a run in {self.path}",
+                expected="an empty folder",
+                fix="set run_dir, or if_exists=resume to continue it, or if_exists=restart to delete it",
+            )
+        if self.is_started and if_exists == "restart":
+            shutil.rmtree(self.path)
+        if self.is_started:
+            self._check_if_same(outcome)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "outcome.json", json.dumps(outcome, indent=1, sort_keys=True) + "\n")
+        write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
+        write_atomically(self.path / CONFIG_FILE, config_yaml)
+
+    def _check_if_same(self, outcome: dict[str, Any]) -> None:
+        before = _flatten(json.loads((self.path / "outcome.json").read_text()))
+        now = _flatten(json.loads(json.dumps(outcome)))
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if changed:
+            key = changed[0]
+            raise UserError(
+                found=f"{key}={now.get(key)} ({len(changed)} keys differ: {', '.join(changed[:5])})",
+                expected=f"{key}={before.get(key)}, as the run in {self.path} was started with",
+                fix="repeat the old values, or set run_dir or if_exists=restart",
+            )
+
+    def checkpoint_dir(self, phase: str, step: int) -> Path:
+        return self.path / CHECKPOINTS / f"{phase}-{step:07d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, by the number of steps since the start of the run."""
+        found = (self.path / CHECKPOINTS).glob("*/checkpoint.json")
+        return [path.parent for path in sorted(found, key=lambda path: json.loads(path.read_text())["total_step"])]
+
+    def checkpoint(self, name: str) -> Path:
+        """The checkpoint with this folder name, or the `latest`; raises UserError when there is none."""
+        folders = {path.name: path for path in self.checkpoints()}
+        if name == "latest" and folders:
+            return list(folders.values())[-1]
+        if name not in folders:
+            raise UserError(
+                found=f"no checkpoint {name!r} in {self.path}",
+                expected=f"one of {', '.join(folders) or '(none yet)'}",
+                fix="set run_dir or checkpoint",
+            )
+        return folders[name]
+
+    def remove_old_checkpoints(self, phase: str, *, keep_last: int) -> None:
+        """Within a phase, keep only the newest `keep_last` checkpoints."""
+        of_phase = [path for path in self.checkpoints() if path.name.rsplit("-", 1)[0] == phase]
+        for path in of_phase[:-keep_last]:
+            shutil.rmtree(path)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line, flushed as it is written, so that a killed run keeps what it logged.
+
+    Kinds: phase_start, step, heldout, trust_ratios, resume, phase_end; `bert_lamb.report` lists their fields.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream = path.open("a")
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self._stream.write(json.dumps({"kind": kind, **fields}) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def forget_metrics_after(path: Path, *, finished_phases: set[str], phase: str, step: int) -> None:
+    """Drop the lines that a resumed run will write again: later steps of `phase`, and phases not yet begun.
+
+    A last line cut short by a kill is dropped too.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        is_before = record["phase"] in finished_phases or (record["phase"] == phase and record["step"] <= step)
+        if is_before and not (record["phase"] == phase and record["kind"] == "phase_end"):
+            kept.append(line + "\n")
+    write_atomically(path, "".join(kept))
+
+
+def versions() -> dict[str, str]:
+    """What a figure must be quoted with: versions, hardware, commit and command."""
+    facts = {"python": platform.python_version(), "platform": platform.platform()}
+    facts["processor"] = _processor()
+    facts["num_cores"] = str(os.cpu_count())
+    for library in LIBRARIES:
+        try:
+            facts[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            facts[library] = "not installed"
+    facts["git_commit"] = _git_commit()
+    facts["command"] = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _git_commit() -> str:
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return "not a checkout"
+    try:
+        describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

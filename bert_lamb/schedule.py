@@ -1,0 +1,30 @@
+"""Learning rate over the steps of a phase: linear warm-up, then polynomial decay to zero. Pure functions."""
+
+from typing import Literal
+
+DecayOriginName = Literal["start", "warmup_end"]
+
+
+def lr_multiplier(
+    step: int, *, total_steps: int, warmup_proportion: float, decay_power: float, decay_origin: DecayOriginName
+) -> float:
+    """What the peak lr is multiplied with for optimizer step `step`, in 0..1.
+
+    step: number of the update, 1 for the first, total_steps for the last (which gets 0).
+    warmup_proportion: share of total_steps; the product need not be a whole number.
+    decay_origin: "start" measures progress from step 0, (1 - step/total)^power, so the lr drops at once when warm-up
+    ends; "warmup_end" measures it from the end of warm-up, so the lr is continuous.
+
+    Source: "start" is the rule of Google's BERT `create_optimizer` and NVIDIA's `PolyWarmUpScheduler`; NVIDIA numbers
+    updates from 1 as we do, Google from 0 (its first update has lr 0 and its last 1/total).
+    Raises ValueError for a step outside 1..total_steps.
+    """
+    if not 1 <= step <= total_steps:
+        raise ValueError(f"step {step} is outside 1..{total_steps}")
+    warmup_steps = warmup_proportion * total_steps
+    if step < warmup_steps:
+        return step / warmup_steps
+    origin = 0.0 if decay_origin == "start" else min(warmup_steps, total_steps)
+    if origin == total_steps:
+        return 1.0
+    return float(((total_steps - step) / (total_steps - origin)) ** decay_power)

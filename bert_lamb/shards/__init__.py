@@ -1,0 +1,27 @@
+"""The contract between preparation and training: Arrow shards and their manifest. FORMAT.md is the normative text.
+
+Writing side (data_prep): `write_columns`, `write_instance_set`, `write_manifest` of writer.py. Reading side (training):
+the names below. Nothing but bytes in this layout crosses from one to the other.
+"""
+
+from bert_lamb.shards.manifest import InstanceSet, Manifest, Shard, Vocabulary, read_manifest
+from bert_lamb.shards.reader import (
+    Instances,
+    RaggedInstances,
+    check_hashes,
+    num_bytes_to_hash,
+    open_instances,
+)
+
+__all__ = [
+    "InstanceSet",
+    "Instances",
+    "Manifest",
+    "RaggedInstances",
+    "Shard",
+    "Vocabulary",
+    "check_hashes",
+    "num_bytes_to_hash",
+    "open_instances",
+    "read_manifest",
+]

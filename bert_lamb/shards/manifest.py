@@ -1,0 +1,217 @@
+"""manifest.json: what a folder of shards holds, and the proof that it is complete (FORMAT.md, "Manifest").
+
+Written last, so its presence means that everything it names is there. Read strictly: a key too many, a key too few or
+another type is refused, and so is every version this code does not know.
+"""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bert_lamb.errors import UserError
+
+MANIFEST_FILE = "manifest.json"
+FORMAT_NAME = "bert_lamb shards"
+FORMAT_VERSION = 1
+SPLITS = ("train", "heldout")
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The WordPiece vocabulary whose ids the shards hold."""
+
+    file: str  # relative to the manifest
+    sha256: str
+    size: int  # entries, one a line
+    is_lowercase: bool
+    pad_id: int
+    unk_id: int
+    cls_id: int
+    sep_id: int
+    mask_id: int
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What made the shards: everything their bytes depend on, but for the text itself."""
+
+    config: dict[str, Any]
+    versions: dict[str, str]  # library -> version
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One source of text and how many of its documents were used."""
+
+    name: str
+    license: str
+    num_read: int  # documents
+    num_kept: int  # documents
+
+
+@dataclass(frozen=True)
+class DocumentCounts:
+    """Where the documents went: num_read = num_train + num_heldout + the sum of dropped."""
+
+    num_read: int
+    num_train: int
+    num_heldout: int
+    dropped: dict[str, int]  # reason -> documents
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Arrow file."""
+
+    file: str  # relative to the manifest
+    num_instances: int
+    num_tokens: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class InstanceSet:
+    """All instances of one length and split, in the order of their shards."""
+
+    max_seq_length: int  # tokens, [CLS] and [SEP] included
+    split: str  # "train" or "heldout"
+    num_instances: int
+    num_tokens: int
+    num_random_next: int  # instances whose second segment comes from another document
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of manifest.json."""
+
+    format: str
+    format_version: int
+    vocabulary: Vocabulary
+    preparation: Preparation
+    sources: tuple[SourceRecord, ...]
+    documents: DocumentCounts
+    instance_sets: tuple[InstanceSet, ...]
+
+    def instance_set(self, *, max_seq_length: int, split: str) -> InstanceSet:
+        """The one set of this length and split; UserError names those that there are."""
+        for candidate in self.instance_sets:
+            if (candidate.max_seq_length, candidate.split) == (max_seq_length, split):
+                return candidate
+        available = ", ".join(f"{found.split} {found.max_seq_length}" for found in self.instance_sets)
+        raise UserError(
+            found=f"shards with the instance sets {available or 'none'}",
+            expected=f"{split} instances of max_seq_length {max_seq_length}",
+            fix="choose one of these, or prepare again with other max_seq_lengths or heldout_proportion",
+        )
+
+    def to_json(self) -> str:
+        """The text of manifest.json; the same manifest always gives the same bytes."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+def manifest_from_json(text: str, *, origin: str) -> Manifest:
+    """Parse and check; UserError, with `origin` as the file's name, for anything but a manifest of this version."""
+
+    def refuse(found: str, expected: str) -> UserError:
+        return UserError(found=f"{found} in {origin}", expected=expected, fix="prepare the shards again")
+
+    try:
+        plain = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise refuse(f"text that is not JSON ({error})", "the manifest that prepare wrote") from error
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT_NAME:
+        found = plain.get("format") if isinstance(plain, dict) else type(plain).__name__
+        raise refuse(f"format {found!r}", repr(FORMAT_NAME))
+    if plain.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            found=f"format_version {plain.get('format_version')!r} in {origin}",
+            expected=f"format_version {FORMAT_VERSION}, the one this version of bert_lamb reads",
+            fix="use the version of bert_lamb that made the shards, or prepare them again",
+        )
+    try:
+        manifest = _record_from_plain(Manifest, plain, "manifest")
+        _check_consistency(manifest)
+    except _Malformed as error:
+        raise refuse(str(error), "the fields of FORMAT.md") from error
+    return manifest
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a folder of shards; UserError if it is absent, malformed or of an unknown version."""
+    path = directory / MANIFEST_FILE
+    if not path.is_file():
+        raise UserError(
+            found=f"no {MANIFEST_FILE} in {directory}",
+            expected="a folder of complete shards",
+            fix="run bert-lamb prepare, or give the folder that it wrote",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(found=f"{error} in {path}", expected="UTF-8", fix="prepare the shards again") from error
+    return manifest_from_json(text, origin=str(path))
+
+
+class _Malformed(Exception):
+    """Where a manifest departs from FORMAT.md."""
+
+
+def _record_from_plain(kind: type[Record], plain: Any, where: str) -> Record:
+    """Build a dataclass from parsed JSON whose keys and types must be exactly its fields'."""
+    if not isinstance(plain, dict):
+        raise _Malformed(f"{where} is {type(plain).__name__}, not an object")
+    hints = typing.get_type_hints(kind)
+    unknown, missing = sorted(plain.keys() - hints.keys()), sorted(hints.keys() - plain.keys())
+    if unknown or missing:
+        raise _Malformed(f"{where} with unknown keys {unknown} and missing keys {missing}")
+    return kind(**{name: _value_from_plain(hint, plain[name], f"{where}.{name}") for name, hint in hints.items()})
+
+
+def _value_from_plain(hint: Any, plain: Any, where: str) -> Any:
+    """One field's value, checked against the type its dataclass declares."""
+    if hint is Any:
+        return plain
+    if dataclasses.is_dataclass(hint):
+        return _record_from_plain(typing.cast(type[Any], hint), plain, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    wanted: type = {tuple: list, None: hint}.get(origin, origin)
+    if type(plain) is not wanted:  # exact: True is no count
+        raise _Malformed(f"{where} of type {type(plain).__name__}, not {wanted.__name__}")
+    items: Any = plain
+    if origin is tuple:
+        return tuple(_value_from_plain(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items))
+    if origin is dict:
+        return {key: _value_from_plain(arguments[1], item, f"{where}.{key}") for key, item in items.items()}
+    return plain
+
+
+def _check_consistency(manifest: Manifest) -> None:
+    """What the types do not say: known splits, no set or file twice, files inside the folder, sums that agree."""
+    seen: set[tuple[int, str]] = set()
+    files = [manifest.vocabulary.file]
+    for found in manifest.instance_sets:
+        name = f"instance set {found.split} {found.max_seq_length}"
+        if found.split not in SPLITS:
+            raise _Malformed(f"{name} whose split is not one of {', '.join(SPLITS)}")
+        if (found.max_seq_length, found.split) in seen:
+            raise _Malformed(f"{name} twice")
+        seen.add((found.max_seq_length, found.split))
+        if not found.num_instances:
+            raise _Malformed(f"{name} without instances")
+        files += [shard.file for shard in found.shards]
+        for field in ("num_instances", "num_tokens"):
+            total = sum(getattr(shard, field) for shard in found.shards)
+            if total != getattr(found, field):
+                raise _Malformed(f"{name} with {field} {getattr(found, field)} but {total} in its shards")
+    for file in files:
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise _Malformed(f"file {file!r} outside the folder")
+    if len(set(files)) != len(files):
+        raise _Malformed("a file named twice")

@@ -1,0 +1,189 @@
+"""Check prepared shards from end to end: every hash, every count, every invariant of FORMAT.md.
+
+Each check adds its complaints and none stops the others, so one run tells everything that is wrong. One shard is
+looked at a time; what stays in memory is one number per document.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bert_lamb.errors import UserError
+from bert_lamb.shards.manifest import InstanceSet, Manifest, Shard, Vocabulary, read_manifest
+from bert_lamb.shards.reader import file_sha256, open_shard, require_file
+from bert_lamb.shards.schema import MIN_INSTANCE_TOKENS, Columns
+
+SPECIAL_TOKENS = {"pad_id": "[PAD]", "unk_id": "[UNK]", "cls_id": "[CLS]", "sep_id": "[SEP]", "mask_id": "[MASK]"}
+
+
+def verify(directory: Path) -> list[str]:
+    """Every complaint about a folder of shards, an empty list if it is sound."""
+    try:
+        manifest = read_manifest(directory)
+    except UserError as error:
+        return [str(error)]
+    complaints = _verify_vocabulary(directory, manifest.vocabulary)
+    complaints += _verify_document_counts(manifest)
+    complaints += _verify_file_names(directory, manifest)
+    documents_of_split: dict[str, np.ndarray] = {}
+    for instance_set in manifest.instance_sets:
+        found = _Found()
+        for shard in instance_set.shards:
+            complaints += _verify_shard(directory, shard, instance_set, manifest.vocabulary, found)
+        complaints += _verify_set(instance_set, found)
+        known = documents_of_split.get(instance_set.split, np.empty(0, np.uint64))
+        documents_of_split[instance_set.split] = np.unique(np.concatenate([known, *found.documents]))
+    complaints += _verify_splits(manifest, documents_of_split)
+    return complaints
+
+
+@dataclass
+class _Found:
+    """What the readable shards of one set hold."""
+
+    num_random_next: int = 0
+    documents: list[np.ndarray] = field(default_factory=list)  # unique document numbers of each shard
+    are_all_readable: bool = True
+
+
+def _verify_vocabulary(directory: Path, vocabulary: Vocabulary) -> list[str]:
+    path = directory / vocabulary.file
+    try:
+        require_file(path)
+    except UserError as error:
+        return [str(error)]
+    complaints = []
+    if file_sha256(path) != vocabulary.sha256:
+        complaints.append(f"{path}: its sha256 is not the manifest's: another vocabulary")
+    entries = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    entries = entries[:-1] if entries[-1] == "" else entries
+    if len(entries) != vocabulary.size:
+        complaints.append(f"{path}: {len(entries)} entries, but {vocabulary.size} in the manifest")
+    for name, token in SPECIAL_TOKENS.items():
+        token_id = getattr(vocabulary, name)
+        if not 0 <= token_id < len(entries) or entries[token_id] != token:
+            complaints.append(f"{path}: {token} is not entry {token_id}, the manifest's {name}")
+    return complaints
+
+
+def _verify_document_counts(manifest: Manifest) -> list[str]:
+    documents, sources = manifest.documents, manifest.sources
+    num_kept = documents.num_train + documents.num_heldout
+    accounts = {
+        "train + heldout + dropped": num_kept + sum(documents.dropped.values()),
+        "documents read from the sources": sum(source.num_read for source in sources),
+    }
+    complaints = [
+        f"manifest.documents: {documents.num_read} read, but {count} by {name}"
+        for name, count in accounts.items()
+        if count != documents.num_read
+    ]
+    if sum(source.num_kept for source in sources) != num_kept:
+        complaints.append(f"manifest.sources: the documents kept do not sum to the {num_kept} of manifest.documents")
+    return complaints
+
+
+def _verify_file_names(directory: Path, manifest: Manifest) -> list[str]:
+    named = {shard.file for instance_set in manifest.instance_sets for shard in instance_set.shards}
+    present = {path.relative_to(directory).as_posix() for path in directory.rglob("*.arrow")}
+    complaints = [f"{directory / file}: a shard that the manifest does not name" for file in sorted(present - named)]
+    for instance_set in manifest.instance_sets:
+        for number, shard in enumerate(instance_set.shards):
+            expected = (
+                f"seq{instance_set.max_seq_length}/{instance_set.split}"
+                f"-{number:05d}-of-{len(instance_set.shards):05d}.arrow"
+            )
+            if shard.file != expected:
+                complaints.append(f"manifest: shard {shard.file} where {expected} belongs")
+    return complaints
+
+
+def _verify_shard(
+    directory: Path, shard: Shard, instance_set: InstanceSet, vocabulary: Vocabulary, found: _Found
+) -> list[str]:
+    path = directory / shard.file
+    try:
+        columns = open_shard(directory, shard, vocabulary)
+    except UserError as error:
+        found.are_all_readable = False
+        return [str(error)]
+    complaints = []
+    if file_sha256(path) != shard.sha256:
+        complaints.append(f"{path}: its sha256 is not the manifest's: damaged, or another shard")
+    if not re.fullmatch("[0-9a-f]{64}", shard.sha256):
+        complaints.append(f"manifest: {shard.sha256!r} of {shard.file} is not a sha256")
+    complaints += [f"{path}: {fault}" for fault in row_faults(columns, instance_set.max_seq_length, vocabulary)]
+    found.num_random_next += int(columns.is_random_next.sum())
+    found.documents.append(np.unique(columns.documents))
+    return complaints
+
+
+def row_faults(columns: Columns, max_seq_length: int, vocabulary: Vocabulary) -> list[str]:
+    """The invariants of a row that do not hold, each told with the number of rows and the first of them."""
+    ids = columns.input_ids
+    starts, stops = columns.offsets[:-1].astype(np.int64), columns.offsets[1:].astype(np.int64)
+    lengths = stops - starts
+    faults = []
+
+    def complain(is_wrong: np.ndarray, rule: str) -> None:
+        if is_wrong.any():
+            faults.append(f"{int(is_wrong.sum())} rows, the first is {int(is_wrong.argmax())}, {rule}")
+
+    is_misfit = (lengths < MIN_INSTANCE_TOKENS) | (lengths > max_seq_length)
+    complain(is_misfit, f"whose length is not in {MIN_INSTANCE_TOKENS}..{max_seq_length}")
+    segment_a_lengths = columns.segment_a_lengths.astype(np.int64)
+    is_misplaced = (segment_a_lengths < 3) | (segment_a_lengths > lengths - 2)
+    complain(is_misplaced, "whose segment_a_length leaves a segment empty")
+    is_readable = ~is_misplaced & (starts >= 0) & (stops <= len(ids))
+
+    def token_is(positions: np.ndarray, token_id: int) -> np.ndarray:
+        """[N] whether the row's token at this position of the file is the given one; True for rows not readable."""
+        return np.where(is_readable, ids[np.where(is_readable, positions, 0)] == token_id, True)
+
+    def count_in_rows(is_wanted: np.ndarray) -> np.ndarray:
+        """[N] tokens of each row that are wanted; 0 for rows not readable."""
+        totals = np.concatenate([[0], np.cumsum(is_wanted, dtype=np.int64)])
+        return np.where(
+            is_readable, totals[np.where(is_readable, stops, 0)] - totals[np.where(is_readable, starts, 0)], 0
+        )
+
+    complain(~token_is(starts, vocabulary.cls_id), "that do not begin with [CLS]")
+    complain(~token_is(starts + segment_a_lengths - 1, vocabulary.sep_id), "without [SEP] at the end of segment A")
+    complain(~token_is(stops - 1, vocabulary.sep_id), "that do not end with [SEP]")
+    complain(is_readable & (count_in_rows(ids == vocabulary.sep_id) != 2), "that do not hold exactly two [SEP]")
+    complain(is_readable & (count_in_rows(ids == vocabulary.cls_id) != 1), "that do not hold exactly one [CLS]")
+    is_foreign = (ids == vocabulary.pad_id) | (ids == vocabulary.mask_id)
+    complain(count_in_rows(is_foreign) > 0, "that hold [PAD] or [MASK]")
+    is_outside = (ids < 0) | (ids >= vocabulary.size)
+    complain(count_in_rows(is_outside) > 0, f"with an id outside 0..{vocabulary.size - 1}")
+    return faults
+
+
+def _verify_set(instance_set: InstanceSet, found: _Found) -> list[str]:
+    name = f"{instance_set.split} {instance_set.max_seq_length}"
+    sizes = [shard.num_instances for shard in instance_set.shards]
+    complaints = []
+    if max(sizes) - min(sizes) > 1:
+        complaints.append(f"manifest: shards of {name} hold {min(sizes)} to {max(sizes)} instances, not equally many")
+    if found.are_all_readable and found.num_random_next != instance_set.num_random_next:
+        complaints.append(
+            f"manifest: num_random_next {instance_set.num_random_next} of {name}, "
+            f"but {found.num_random_next} in its shards"
+        )
+    return complaints
+
+
+def _verify_splits(manifest: Manifest, documents_of_split: dict[str, np.ndarray]) -> list[str]:
+    complaints = []
+    train = documents_of_split.get("train", np.empty(0, np.uint64))
+    heldout = documents_of_split.get("heldout", np.empty(0, np.uint64))
+    shared = np.intersect1d(train, heldout)
+    if len(shared):
+        complaints.append(f"{len(shared)} documents both in train and in heldout, the first is {shared[0]}")
+    for split, present in (("train", train), ("heldout", heldout)):
+        declared = getattr(manifest.documents, f"num_{split}")
+        if len(present) > declared:
+            complaints.append(f"{len(present)} {split} documents in the shards, but {declared} in the manifest")
+    return complaints

@@ -1,0 +1,94 @@
+"""Small shards of random tokens, made with the writing side of the contract; no text, no tokenizer, milliseconds."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bert_lamb.shards.manifest import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    DocumentCounts,
+    InstanceSet,
+    Manifest,
+    Preparation,
+    SourceRecord,
+    Vocabulary,
+)
+from bert_lamb.shards.reader import file_sha256
+from bert_lamb.shards.schema import Columns, offsets_of
+from bert_lamb.shards.writer import write_columns, write_instance_set, write_manifest
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PAD, UNK, CLS, SEP, MASK = range(5)
+
+
+def random_columns(num_instances: int, *, max_seq_length: int, vocab_size: int, seed: int, is_full: bool) -> Columns:
+    """Instances "[CLS] A [SEP] B [SEP]" of random ordinary tokens; is_full gives all of them the maximal length."""
+    random = np.random.default_rng(seed)
+    shortest = max_seq_length if is_full else max_seq_length // 4
+    lengths = random.integers(shortest, max_seq_length + 1, num_instances)
+    segment_a_lengths = random.integers(3, lengths - 1)
+    rows = []
+    for length, length_a in zip(lengths, segment_a_lengths, strict=True):
+        row = random.integers(len(SPECIAL_TOKENS), vocab_size, length)
+        row[0], row[length_a - 1], row[-1] = CLS, SEP, SEP
+        rows.append(row)
+    return Columns(
+        input_ids=np.concatenate(rows).astype(np.uint16),
+        offsets=offsets_of(lengths),
+        segment_a_lengths=segment_a_lengths.astype(np.uint16),
+        is_random_next=random.random(num_instances) < 0.5,
+        documents=np.arange(num_instances, dtype=np.uint64),
+    )
+
+
+def make_shards(
+    directory: Path,
+    *,
+    max_seq_lengths: tuple[int, ...] = (16, 32),
+    num_train: int = 200,
+    num_heldout: int = 40,
+    vocab_size: int = 97,
+    instances_per_shard: int = 90,
+    is_full: bool = False,
+) -> Path:
+    """A complete folder as `prepare` leaves it; returns it."""
+    directory.mkdir(parents=True)
+    vocabulary_file = directory / "vocab.txt"
+    vocabulary_file.write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(vocab_size - 5))]) + "\n")
+    sets: list[InstanceSet] = []
+    for max_seq_length in max_seq_lengths:
+        for split, count in (("train", num_train), ("heldout", num_heldout)):
+            part = directory / f"{split}.part"
+            seed = max_seq_length + len(split)
+            columns = random_columns(
+                count, max_seq_length=max_seq_length, vocab_size=vocab_size, seed=seed, is_full=is_full
+            )
+            write_columns(part, columns, vocabulary_size=vocab_size)
+            sets.append(
+                write_instance_set(
+                    directory,
+                    [part],
+                    max_seq_length=max_seq_length,
+                    split=split,
+                    instances_per_shard=instances_per_shard,
+                    vocabulary_size=vocab_size,
+                )
+            )
+            part.unlink()
+    num_documents = num_train + num_heldout
+    write_manifest(
+        directory,
+        Manifest(
+            format=FORMAT_NAME,
+            format_version=FORMAT_VERSION,
+            vocabulary=Vocabulary(
+                "vocab.txt", file_sha256(vocabulary_file), vocab_size, True, PAD, UNK, CLS, SEP, MASK
+            ),
+            preparation=Preparation(config={}, versions={}),
+            sources=(SourceRecord("synthetic", "none", num_documents, num_documents),),
+            documents=DocumentCounts(num_documents, num_train, num_heldout, {}),
+            instance_sets=tuple(sets),
+        ),
+    )
+    return directory
