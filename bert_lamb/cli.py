@@ -66,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run_under_hydra(command, overrides)
         return _compose_and_run(command, overrides)
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"bert-lamb {command}: {line}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _tell(command, error)
     except KeyboardInterrupt:
         print(f"bert-lamb {command}: interrupted", file=sys.stderr)
         return 130
@@ -98,6 +96,14 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
     return config.to_typed(command, node)
 
 
+def _tell(command: str, error: UserError) -> int:
+    """Print each complaint on a line, once per machine."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in str(error).splitlines():
+            print(f"bert-lamb {command}: {line}", file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
 def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
     from bert_lamb.commands import COMMANDS
 
@@ -118,7 +124,10 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     def job(node: DictConfig) -> None:
         nonlocal status
-        status = max(status, COMMANDS[command](config.to_typed(command, node)))
+        try:
+            status = max(status, COMMANDS[command](config.to_typed(command, node)))
+        except UserError as error:
+            status = _tell(command, error)
 
     sys.argv = [f"bert-lamb {command}", *arguments]
     os.environ.setdefault("HYDRA_MAIN_MODULE", "bert_lamb.cli")

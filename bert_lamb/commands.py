@@ -4,6 +4,7 @@ The only module that knows both the configuration and data_prep. Imports are ins
 `bert-lamb --help` and a mistaken configuration never wait for torch. Each returns the exit status.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -69,6 +70,8 @@ def run_verify(config: VerifyConfig) -> int:
 
 
 def run_pretrain(config: PretrainConfig) -> int:
+    if config.runtime.device == "cpu":
+        _keep_deepspeed_on_cpu()
     from bert_lamb.pretrain import pretrain
 
     pretrain(config)
@@ -76,6 +79,7 @@ def run_pretrain(config: PretrainConfig) -> int:
 
 
 def run_export(config: ExportConfig) -> int:
+    _keep_deepspeed_on_cpu()
     from bert_lamb.export import export
 
     export(
@@ -88,6 +92,7 @@ def run_export(config: ExportConfig) -> int:
 
 
 def run_squad(config: SquadConfig) -> int:
+    _keep_deepspeed_on_cpu()
     from bert_lamb.squad.command import squad
 
     squad(config)
@@ -99,6 +104,11 @@ def run_report(config: ReportConfig) -> int:
 
     report(run_dir=Path(config.run_dir), score_dirs={label: Path(path) for label, path in config.scores.items()})
     return 0
+
+
+def _keep_deepspeed_on_cpu() -> None:
+    """Say so before transformers imports DeepSpeed, which otherwise warns that it found no accelerator."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 COMMANDS: dict[str, Callable[[Any], int]] = {

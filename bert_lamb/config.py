@@ -317,7 +317,7 @@ def register_schemas() -> None:
 
 def to_typed(command: str, node: DictConfig) -> Any:
     """The composed configuration as the command's dataclass; raises UserErrors with every complaint at once."""
-    missing = sorted(OmegaConf.missing_keys(node))
+    missing = _missing_keys(OmegaConf.to_container(node, resolve=False))
     if missing:
         raise UserErrors(
             [
@@ -339,6 +339,13 @@ def to_typed(command: str, node: DictConfig) -> Any:
     if complaints:
         raise UserErrors(complaints)
     return config
+
+
+def _missing_keys(tree: object, prefix: str = "") -> list[str]:
+    """Dotted keys without a value; unlike OmegaConf's, it does not stumble over interpolations of such keys."""
+    if isinstance(tree, dict):
+        return [key for name, value in tree.items() for key in _missing_keys(value, f"{prefix}{name}.")]
+    return [prefix[:-1]] if tree == MISSING else []
 
 
 class Complaints(list[UserError]):

@@ -76,6 +76,7 @@ def pretrain(config: PretrainConfig) -> None:
         run_dir.admit(
             config_yaml=yaml.safe_dump(to_plain(asdict(config)), sort_keys=False),
             outcome=outcome_of(config, phases),
+            vocabulary=phases[0].training.vocabulary_path,
             if_exists=config.if_exists.value,
         )
     if process.world_size > 1:

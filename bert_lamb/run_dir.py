@@ -7,6 +7,7 @@ RUN/checkpoints/PHASE-STEP/
 RUN/report.json, RUN/report.html   written by `bert-lamb report`
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -19,14 +20,16 @@ from typing import Any
 
 from bert_lamb.errors import UserError
 
-CONFIG_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "config.yaml", "versions.json", "metrics.jsonl", "checkpoints"
+CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
+VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
+LOCK_FILE = "lock"
 LIBRARIES = ("bert-lamb", "torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "hydra-core")
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as stream:
+    with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -43,13 +46,14 @@ class RunDir:
     def is_started(self) -> bool:
         return (self.path / CONFIG_FILE).exists()
 
-    def admit(self, *, config_yaml: str, outcome: dict[str, Any], if_exists: str) -> None:
+    def admit(self, *, config_yaml: str, outcome: dict[str, Any], vocabulary: Path, if_exists: str) -> None:
         """Make the folder ready for a run with this configuration, or refuse.
 
+        vocabulary: the vocab.txt to keep with the run.
         outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
         if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
         """
-        if self.path.exists() and any(self.path.iterdir()) and not self.is_started:
+        if not self.is_started and self.path.exists() and any(path.name != LOCK_FILE for path in self.path.iterdir()):
             raise UserError(
                 found=f"files in {self.path} that are not a run", expected="a run or nothing", fix="set run_dir"
             )
@@ -59,17 +63,35 @@ class RunDir:
                 expected="an empty folder",
                 fix="set run_dir, or if_exists=resume to continue it, or if_exists=restart to delete it",
             )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock()
         if self.is_started and if_exists == "restart":
-            shutil.rmtree(self.path)
+            for entry in self.path.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != LOCK_FILE:
+                    entry.unlink()
         if self.is_started:
             self._check_if_same(outcome)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "outcome.json", json.dumps(outcome, indent=1, sort_keys=True) + "\n")
+        write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
         write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
+        write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_text(encoding="utf-8"))
         write_atomically(self.path / CONFIG_FILE, config_yaml)
 
+    def _lock(self) -> None:
+        """Hold the folder for this process until it ends, however it ends; raises UserError when another does."""
+        self._lock_stream = (self.path / LOCK_FILE).open("w")
+        try:
+            fcntl.flock(self._lock_stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                found=f"another process at work in {self.path}",
+                expected="one at a time",
+                fix="wait for it or stop all its ranks, or set run_dir",
+            ) from error
+
     def _check_if_same(self, outcome: dict[str, Any]) -> None:
-        before = _flatten(json.loads((self.path / "outcome.json").read_text()))
+        before = _flatten(json.loads((self.path / OUTCOME_FILE).read_text()))
         now = _flatten(json.loads(json.dumps(outcome)))
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         if changed:

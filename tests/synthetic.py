@@ -25,7 +25,7 @@ PAD, UNK, CLS, SEP, MASK = range(5)
 def random_columns(num_instances: int, *, max_seq_length: int, vocab_size: int, seed: int, is_full: bool) -> Columns:
     """Instances "[CLS] A [SEP] B [SEP]" of random ordinary tokens; is_full gives all of them the maximal length."""
     random = np.random.default_rng(seed)
-    shortest = max_seq_length if is_full else max_seq_length // 4
+    shortest = max_seq_length if is_full else max_seq_length // 2
     lengths = random.integers(shortest, max_seq_length + 1, num_instances)
     segment_a_lengths = random.integers(3, lengths - 1)
     rows = []

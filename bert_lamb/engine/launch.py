@@ -1,5 +1,6 @@
 """Who this process is among the ranks, from the environment that torchrun, deepspeed and srun set."""
 
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ def join_process_group(process: Process) -> None:
     import deepspeed
     import deepspeed.comm
 
+    # Its warnings at start are about what this room does on purpose (an optimizer that is not on DeepSpeed's list).
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if deepspeed.comm.is_initialized():
         return
     if "RANK" not in os.environ:
@@ -71,7 +74,6 @@ def join_process_group(process: Process) -> None:
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
         )
     if process.device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("nccl" if process.device.type == "cuda" else "gloo", verbose=False)
 

@@ -1,0 +1,73 @@
+"""A training small enough to be repeated on every machine: a BERT of odd sizes, fixed batches, eight steps.
+
+Odd sizes make parameters straddle ZeRO's partitions and make stage 3 pad.
+"""
+
+import torch
+
+from bert_lamb.model.bert import BertPretrainingModel, bert_config
+
+NUM_STEPS = 8
+ACCUMULATION = 2
+GLOBAL_BATCH = 12
+SEQ_LENGTH = 16
+VOCAB = 211
+LR = 1e-2
+BETAS = (0.9, 0.99)
+EPS = 1e-6
+WEIGHT_DECAY = 0.02
+MAX_GRAD_NORM = 0.3  # below the norms of these batches, so that clipping is at work
+
+
+def make_model(dropout: float = 0.0) -> BertPretrainingModel:
+    config = bert_config(
+        vocab_size=VOCAB,
+        vocab_size_multiple=1,
+        num_layers=2,
+        hidden_size=66,
+        num_heads=3,
+        intermediate_size=130,
+        dropout=dropout,
+        max_position_embeddings=SEQ_LENGTH + 1,
+        init_std=0.05,
+        pad_token_id=0,
+    )
+    model = BertPretrainingModel(config, seed=3)
+    with torch.no_grad():  # scales as different as in a trained network, so that a wrong trust ratio shows
+        matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2]
+        for index, matrix in enumerate(matrices):
+            matrix.mul_((0.3, 1.0, 3.0)[index % 3])
+    return model
+
+
+def sequences(step: int) -> list[tuple[torch.Tensor, ...]]:
+    """The global batch of a step as single sequences, in the model's order of arguments; counts of masks differ."""
+    random = torch.Generator().manual_seed(step)
+    batch = []
+    for index in range(GLOBAL_BATCH):
+        ids = torch.randint(5, VOCAB, (1, SEQ_LENGTH), generator=random)
+        types = (torch.arange(SEQ_LENGTH) >= 5 + index % 4).long()[None]
+        num_masked = 1 + (index + step) % 4
+        positions = torch.randperm(SEQ_LENGTH, generator=random)[:num_masked].sort().values
+        labels = torch.randint(5, VOCAB, (num_masked,), generator=random)
+        is_random = torch.randint(0, 2, (1,), generator=random)
+        batch.append((ids, types, torch.ones_like(ids), positions, labels, is_random))
+    return batch
+
+
+def join(batch: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """Single sequences as one micro-batch."""
+    ids, types, mask, positions, labels, is_random = zip(*batch, strict=True)
+    shifted = [p + i * SEQ_LENGTH for i, p in enumerate(positions)]
+    return (
+        torch.cat(ids),
+        torch.cat(types),
+        torch.cat(mask),
+        torch.cat(shifted),
+        torch.cat(labels),
+        torch.cat(is_random),
+    )
+
+
+def num_predictions(batch: list[tuple[torch.Tensor, ...]]) -> int:
+    return sum(len(labels) for *_, labels, _ in batch)

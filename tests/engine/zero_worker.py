@@ -1,0 +1,114 @@
+"""Run under torchrun: train the small model in every case asked for and leave a checkpoint of each.
+
+usage: zero_worker.py OUT CASES.json; a case is {"name", "zero_stage", "precision", "optimizer", "is_aware", ...}.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from bert_lamb.engine.checkpoint import Checkpoint, Position, save_checkpoint
+from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_json
+from bert_lamb.engine.launch import join_process_group, this_process
+from bert_lamb.optim import Lamb, Segments, parameter_groups
+from tests.engine.small_training import (
+    ACCUMULATION,
+    BETAS,
+    EPS,
+    GLOBAL_BATCH,
+    LR,
+    MAX_GRAD_NORM,
+    NUM_STEPS,
+    WEIGHT_DECAY,
+    join,
+    make_model,
+    num_predictions,
+    sequences,
+)
+
+
+def train(case, process, out):
+    model = make_model()
+    source = Checkpoint(out / case["resume"]) if "resume" in case else None
+    if source:
+        with torch.no_grad():
+            for name, weight in source.weights():
+                dict(model.named_parameters())[name].copy_(weight)
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    groups = parameter_groups(model.named_parameters(), weight_decay=WEIGHT_DECAY)
+    if case.get("optimizer", "lamb") == "lamb":
+        optimizer = Lamb(
+            groups,
+            lr=0.0,
+            betas=BETAS,
+            eps=EPS,
+            implementation=case.get("implementation", "foreach"),
+            awaits_binding=True,
+        )
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)
+    micro_batch_size = GLOBAL_BATCH // ACCUMULATION // process.world_size
+    engine = DeepSpeedEngine(
+        model,
+        optimizer,
+        process=process,
+        json=deepspeed_json(
+            micro_batch_size=micro_batch_size,
+            gradient_accumulation_steps=ACCUMULATION,
+            world_size=process.world_size,
+            precision=case.get("precision", "fp32"),
+            zero_stage=case["zero_stage"],
+            offload_optimizer=case.get("offload_optimizer", False),
+            max_grad_norm=case.get("max_grad_norm", MAX_GRAD_NORM),
+            initial_loss_scale=None,
+            overrides=case.get("overrides", {}),
+        ),
+    )
+    if not case.get("is_aware", True):  # what a LAMB that knows nothing of ZeRO does: one ratio per flat partition
+        optimizer.bind((p.flat, Segments.of_whole(str(i), p.flat)) for i, p in enumerate(engine.partitions))
+    first = 1
+    if source:
+        source.load_into(engine)
+        engine.set_optimizer_step(source.position.optimizer_step)
+        first = source.position.step + 1
+    history = []
+    for step in range(first, case.get("last_step", NUM_STEPS) + 1):
+        batch = sequences(step)
+        for micro_step in range(ACCUMULATION):
+            begin = (micro_step * process.world_size + process.rank) * micro_batch_size
+            sums = engine.model(*join(batch[begin : begin + micro_batch_size]))
+            engine.backward(sums.mlm_loss / num_predictions(batch) + sums.nsp_loss / GLOBAL_BATCH)
+        result = engine.step(LR)
+        ratios = {
+            n: r for record in engine.norms() for n, r in zip(record.names, record.trust_ratio.tolist(), strict=True)
+        }
+        history.append({"grad_norm": result.grad_norm, "is_applied": result.is_applied, "trust_ratios": ratios})
+    save_checkpoint(
+        engine,
+        out / case["name"],
+        position=Position("phase", case.get("last_step", NUM_STEPS), engine.optimizer_step),
+        shapes=shapes,
+        about={"history": history, "total_step": 0, "wrapper": type(engine._zero).__name__},
+    )
+
+
+def main():
+    out, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    process = this_process(device="cpu", num_threads=1)
+    join_process_group(process)
+    for case in cases:
+        try:
+            train(case, process, out)
+        except Exception:
+            # A rank that leaves alone would leave the others waiting in a collective.
+            traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""The pretraining command as a whole: how the batch is cut and how often it is killed do not change what is learnt.
+
+Truths: the run itself, cut differently; the uninterrupted run, bit for bit.
+Breaks that turn this file red: dividing a micro-batch's loss by its own counts, seeding dropout from a global state,
+a sampler that forgets its place, a checkpoint without moments, a hand-over that keeps the step counter.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert_lamb.cli import compose
+from bert_lamb.engine.checkpoint import Checkpoint
+from bert_lamb.errors import UserError
+from bert_lamb.pretrain import pretrain
+from bert_lamb.run_dir import RunDir
+from tests.launch import CHECKOUT, run_ranks
+from tests.synthetic import make_shards
+
+SMALL = [
+    "recipe=demo",
+    "model.num_layers=1",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.intermediate_size=48",
+    "phases.phase1.max_seq_length=16",
+    "phases.phase1.max_predictions_per_seq=3",
+    "phases.phase1.global_batch_size=64",
+    "phases.phase1.total_steps=4",
+    "phases.phase2.max_seq_length=32",
+    "phases.phase2.max_predictions_per_seq=5",
+    "phases.phase2.global_batch_size=16",
+    "phases.phase2.total_steps=3",
+    "runtime.micro_batch_size.phase1=64",
+    "runtime.micro_batch_size.phase2=8",
+    "evaluation.micro_batch_size=16",
+]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("shards") / "s")
+
+
+def arguments(shards, run_dir, *overrides):
+    return [*SMALL, f"shards={shards}", f"run_dir={run_dir}", *overrides]
+
+
+def run_here(shards, run_dir, *overrides):
+    """One process, plain torch, in this interpreter."""
+    pretrain(compose("pretrain", arguments(shards, run_dir, "runtime.engine=torch", *overrides)))
+    return Checkpoint(RunDir(run_dir).checkpoint("latest"))
+
+
+def records(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_bits(found, expected):
+    for kind in ("weight", "exp_avg", "exp_avg_sq"):
+        for name, shape in expected.shapes.items():
+            numel = shape.numel()
+            assert torch.equal(found.read(kind, name, 0, numel), expected.read(kind, name, 0, numel)), (kind, name)
+    assert found.position == expected.position
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw"])
+def test_the_cut_of_the_batch_does_not_matter(shards, tmp_path, optimizer):
+    """64 x 1 and 8 x 8 in one process, 2 ranks x 4 x 8 under ZeRO 1 (LAMB): the same weights to 1e-5 in fp32."""
+    fixed = ["model.dropout=0.0", f"optimizer={optimizer}"]
+    whole = run_here(shards, tmp_path / "64x1", *fixed)
+    pieces = run_here(
+        shards, tmp_path / "8x8", *fixed, "runtime.micro_batch_size.phase1=8", "runtime.micro_batch_size.phase2=2"
+    )
+    others = {"8x8": pieces}
+    if optimizer == "lamb":
+        command = arguments(
+            shards,
+            tmp_path / "2x4x8",
+            *fixed,
+            "runtime.micro_batch_size.phase1=8",
+            "runtime.micro_batch_size.phase2=2",
+            "evaluation.micro_batch_size=8",
+        )
+        finished = run_ranks(2, "-m", "bert_lamb", "pretrain", *command)
+        assert finished.returncode == 0, finished.stdout[-3000:]
+        others["2x4x8"] = Checkpoint(RunDir(tmp_path / "2x4x8").checkpoint("latest"))
+    compared = ("loss", "mlm_loss", "mlm_accuracy", "grad_norm", "num_tokens", "unigram_cross_entropy")
+    for run, other in others.items():
+        for (name, expected), (_, found) in zip(whole.weights(), other.weights(), strict=True):
+            if not name.endswith("key.bias"):  # its gradient is zero but for rounding, which Adam blows up
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        for first, second in zip(records(tmp_path / "64x1"), records(tmp_path / run), strict=True):
+            for key in compared:
+                if key in first:
+                    assert first[key] == pytest.approx(second[key], rel=1e-4, abs=1e-5), (run, first, key)
+
+
+def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
+    """Stopped in each phase, with dropout on, and resumed: the same bits, and the same record of it."""
+    from bert_lamb import pretrain as module
+
+    expected = run_here(shards, tmp_path / "whole", "checkpoint.interval_steps=2")
+
+    class Killed(BaseException):
+        pass
+
+    original = module.Recorder.step
+    for phase_name, at_step in (("phase1", 4), ("phase2", 3)):
+
+        def step_or_die(self, phase, step, *, _where=(phase_name, at_step), **rest):
+            if (phase.name, step) == _where:
+                raise Killed
+            original(self, phase, step, **rest)
+
+        monkeypatch.setattr(module.Recorder, "step", step_or_die)
+        with pytest.raises(Killed):
+            run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
+        monkeypatch.setattr(module.Recorder, "step", original)
+    found = run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
+    assert_same_bits(found, expected)
+
+    def lines(run_dir):
+        kept = [r for r in records(run_dir) if r["kind"] in ("step", "heldout")]
+        return [{k: v for k, v in r.items() if k not in ("seconds", "sequences_per_second")} for r in kept]
+
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+
+
+def kill_all_ranks(launcher):
+    """SIGKILL to torchrun and to its ranks, which have process groups of their own."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    for pid in (launcher.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+    launcher.wait()
+
+
+def test_killed_ranks_resume_bit_for_bit(shards, tmp_path):
+    """Two ranks under ZeRO 2 with dropout: SIGKILL at some moment, resume, equal to an uninterrupted run."""
+    options = [
+        "runtime.zero_stage=2",
+        "runtime.micro_batch_size.phase1=16",
+        "checkpoint.interval_steps=1",
+        "phases.phase1.total_steps=12",
+    ]
+    whole = run_ranks(2, "-m", "bert_lamb", "pretrain", *arguments(shards, tmp_path / "whole", *options))
+    assert whole.returncode == 0, whole.stdout[-3000:]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "bert_lamb",
+        "pretrain",
+        *arguments(shards, tmp_path / "killed", *options),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    running = subprocess.Popen(
+        command,
+        cwd=CHECKOUT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count('"kind": "step"') >= 4):
+        assert time.monotonic() < deadline
+        assert running.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    kill_all_ranks(running)
+    assert RunDir(tmp_path / "killed").checkpoints()
+    resumed = run_ranks(
+        2, "-m", "bert_lamb", "pretrain", *arguments(shards, tmp_path / "killed", *options, "if_exists=resume")
+    )
+    assert resumed.returncode == 0, resumed.stdout[-3000:]
+    assert '"kind": "resume"' in metrics.read_text()
+    found, expected = (Checkpoint(RunDir(tmp_path / run).checkpoint("latest")) for run in ("killed", "whole"))
+    assert_same_bits(found, expected)
+
+
+def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
+    """SIGTERM finishes the step, saves, and exits with 143; resuming gives the uninterrupted result."""
+    from bert_lamb import pretrain as module
+
+    expected = run_here(shards, tmp_path / "whole")
+    original = module.Recorder.step
+
+    def step_and_signal(self, phase, step, **rest):
+        original(self, phase, step, **rest)
+        if (phase.name, step) == ("phase1", 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(module.Recorder, "step", step_and_signal)
+    with pytest.raises(SystemExit) as stopped:
+        run_here(shards, tmp_path / "stopped")
+    assert stopped.value.code == 143
+    assert Checkpoint(RunDir(tmp_path / "stopped").checkpoint("latest")).position.step == 3
+    monkeypatch.setattr(module.Recorder, "step", original)
+    assert_same_bits(run_here(shards, tmp_path / "stopped", "if_exists=resume"), expected)
+
+
+def test_phase_hand_over(shards, tmp_path):
+    """Moments and weights are kept, bias correction and schedule start again."""
+    run_here(shards, tmp_path / "run", "checkpoint.interval_steps=1", "checkpoint.keep_last=9")
+    run = RunDir(tmp_path / "run")
+    positions = [Checkpoint(path).position for path in run.checkpoints()]
+    assert [(p.phase, p.step, p.optimizer_step) for p in positions] == [
+        *(("phase1", step, step) for step in (1, 2, 3, 4)),
+        *(("phase2", step, step) for step in (1, 2, 3)),
+    ]
+    end, begin = Checkpoint(run.checkpoint("phase1-0000004")), Checkpoint(run.checkpoint("phase2-0000001"))
+    # The last step of phase 1 and the first of phase 2 share the moment but for one update: 0.9 m + 0.1 g.
+    name = "bert.bert.encoder.layer.0.output.dense.weight"
+    before, after = (c.read("exp_avg", name, 0, 32 * 48) for c in (end, begin))
+    assert torch.cosine_similarity(before, after, dim=0) > 0.5
+    rates = [r["lr"] for r in records(tmp_path / "run") if r["kind"] == "step" and r["phase"] == "phase2"]
+    assert rates == pytest.approx([4e-3 * 2 / 2.7, 4e-3 * 1 / 2.7, 0.0])
+
+
+def test_metrics_say_what_happened(shards, tmp_path):
+    run_here(shards, tmp_path / "run", "logging.trust_ratio_interval_steps=2", "tracker=wandb")
+    found = records(tmp_path / "run")
+    steps = [r for r in found if r["kind"] == "step"]
+    assert [(r["phase"], r["step"]) for r in steps] == [("phase1", s) for s in (1, 2, 3, 4)] + [
+        ("phase2", s) for s in (1, 2, 3)
+    ]
+    assert all(r["is_applied"] and r["grad_norm"] > 0 and r["num_sequences"] in (64, 16) for r in steps)
+    assert all(r["trust_ratio_min"] <= r["trust_ratio_median"] <= r["trust_ratio_max"] for r in steps)
+    assert [r["step"] for r in found if r["kind"] == "trust_ratios"] == [2, 4, 2]
+    heldout = [r for r in found if r["kind"] == "heldout"]
+    assert [r["num_instances"] for r in heldout] == [40, 40]
+    # 92 equally frequent words: the unigram guess costs ln 92 nats, and so does the untrained model, nearly.
+    assert heldout[0]["unigram_cross_entropy"] == pytest.approx(4.52, abs=0.05)
+    assert heldout[0]["mlm_loss"] == pytest.approx(4.6, abs=0.2)
+    assert (tmp_path / "run" / "vocab.txt").read_text().startswith("[PAD]\n")
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_the_run_directory_is_never_mixed(shards, tmp_path):
+    run_dir = tmp_path / "run"
+    run_here(shards, run_dir)
+    with pytest.raises(UserError, match="if_exists=resume"):
+        run_here(shards, run_dir)
+    with pytest.raises(UserError, match=r"optimizer\.eps"):
+        run_here(shards, run_dir, "if_exists=resume", "optimizer.eps=1e-5")
+    before = (run_dir / "metrics.jsonl").read_text()
+    run_here(shards, run_dir, "if_exists=resume")  # finished: nothing to do, nothing touched
+    assert (run_dir / "metrics.jsonl").read_text() == before
+    other = make_shards(tmp_path / "other", num_train=150)
+    with pytest.raises(UserError, match=r"phases\.phase1\.shards"):
+        run_here(other, run_dir, "if_exists=resume")
+    run_here(other, run_dir, "if_exists=restart")
+    assert len(RunDir(run_dir).checkpoints()) == 2
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not a run"):
+        run_here(shards, stranger, "if_exists=restart")
+    assert (stranger / "thesis.tex").exists()
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_path):
+    cases = {
+        "phases.phase1.global_batch_size=63": "does not divide",
+        "phases.phase1.max_seq_length=24": "max_seq_length 24",
+        f"phases.phase2.shards={tmp_path / 'nothing'}": "no manifest.json",
+    }
+    for override, message in cases.items():
+        with pytest.raises(UserError, match=message):
+            run_here(shards, tmp_path / "run", override)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shards, damaged)
+    victim = next((damaged / "seq16").glob("train-*"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(UserError, match="sha256"):
+        run_here(damaged, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
