@@ -1,0 +1,172 @@
+"""Sentence pairs: what Devlin et al. 2018 promise, checked on arbitrary documents.
+
+Mutations that must turn it red: putting no sentence back after a random pair (sentences lost), putting A back as well
+(doubled), a partner from the same document, cutting always at the back, the target not kept, another layout.
+"""
+
+import math
+import random
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_lamb.shards.manifest import Vocabulary
+from bert_lamb.shards.verify import row_faults
+from data_prep.instances import TokenizedDocument, assemble, make_pairs, truncate_pair
+
+CLS, SEP = 2, 3
+documents_of_lengths = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=30), min_size=1, max_size=6)
+
+
+def store_of(sentence_lengths):
+    """A token store whose ids count up, so that every token says where it is from."""
+    documents, position = [], 0
+    for number, lengths in enumerate(sentence_lengths):
+        offsets = [position]
+        for length in lengths:
+            offsets.append(offsets[-1] + length)
+        position = offsets[-1]
+        documents.append(TokenizedDocument(f"d{number}", number, tuple(offsets)))
+    return documents, np.arange(10, 10 + position).astype(np.uint16)
+
+
+def pairs_of(documents, *, max_seq_length=32, short_seq_prob=0.1, random_next_prob=0.5, seed=1):
+    return make_pairs(
+        documents,
+        max_seq_length=max_seq_length,
+        short_seq_prob=short_seq_prob,
+        random_next_prob=random_next_prob,
+        seed=seed,
+    )
+
+
+@settings(deadline=None)
+@given(documents_of_lengths, st.integers(8, 64), st.integers(0, 5))
+def test_layout_lengths_and_bounds(sentence_lengths, max_seq_length, seed):
+    documents, store = store_of(sentence_lengths)
+    pairs = pairs_of(documents, max_seq_length=max_seq_length, seed=seed)
+    columns = assemble(pairs, store, cls_id=CLS, sep_id=SEP)
+    vocabulary = Vocabulary("", "", 65_536, True, 0, 1, CLS, SEP, 4)
+    assert row_faults(columns, max_seq_length, vocabulary) == []
+    for row, pair in enumerate(pairs):
+        ids = columns.input_ids[columns.offsets[row] : columns.offsets[row + 1]].tolist()
+        segment_a, segment_b = store[pair.start_a : pair.stop_a].tolist(), store[pair.start_b : pair.stop_b].tolist()
+        assert ids == [CLS, *segment_a, SEP, *segment_b, SEP]
+        assert columns.segment_a_lengths[row] == len(segment_a) + 2
+        assert columns.documents[row] == pair.document
+        of_a, of_b = documents[pair.document], next(d for d in documents if pair.start_b < d.sentence_offsets[-1])
+        assert of_a.sentence_offsets[0] <= pair.start_a < pair.stop_a <= of_a.sentence_offsets[-1]
+        assert of_b.sentence_offsets[0] <= pair.start_b < pair.stop_b <= of_b.sentence_offsets[-1]
+        assert (of_a.number != of_b.number) == pair.is_random_next
+        assert columns.is_random_next[row] == pair.is_random_next
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=5), st.integers(8, 40), st.floats(0, 1), st.integers(0, 5))
+def test_no_sentence_is_lost_or_doubled(document_lengths, max_seq_length, random_next_prob, seed):
+    """Sentences of one token are never cut, so A and the true B of all pairs are the document, laid end to end."""
+    documents, _ = store_of([[1] * length for length in document_lengths])
+    pairs = pairs_of(documents, max_seq_length=max_seq_length, random_next_prob=random_next_prob, seed=seed)
+    for document in documents:
+        used: list[int] = []
+        for pair in pairs:
+            if pair.document == document.number:
+                used += range(pair.start_a, pair.stop_a)
+                used += [] if pair.is_random_next else range(pair.start_b, pair.stop_b)
+        assert used == list(range(document.sentence_offsets[0], document.sentence_offsets[-1]))
+
+
+@settings(deadline=None)
+@given(documents_of_lengths, st.integers(8, 64), st.integers(0, 5))
+def test_true_pairs_follow_each_other(sentence_lengths, max_seq_length, seed):
+    """With cutting, spans only shrink: in order, never overlapping, and a true B comes after its A."""
+    documents, _ = store_of(sentence_lengths)
+    position = {document.number: document.sentence_offsets[0] for document in documents}
+    for pair in pairs_of(documents, max_seq_length=max_seq_length, seed=seed):
+        assert position[pair.document] <= pair.start_a
+        position[pair.document] = pair.stop_a
+        if not pair.is_random_next:
+            assert pair.stop_a <= pair.start_b
+            position[pair.document] = pair.stop_b
+
+
+def test_share_of_random_pairs():
+    """Over 9,000 coins: five standard deviations are 0.026, the single sentences at the documents' ends included."""
+    documents, _ = store_of([[1] * 120] * 500)
+    pairs = pairs_of(documents, max_seq_length=11, short_seq_prob=0.0)
+    assert len(pairs) > 9000
+    assert sum(pair.is_random_next for pair in pairs) / len(pairs) == pytest.approx(0.5, abs=0.03)
+
+
+def test_share_of_short_documents():
+    """The target is drawn once for each document, as in the original; 500 coins: 3.4 standard deviations are 0.07."""
+    documents, _ = store_of([[1] * 120] * 500)
+    firsts: dict[int, int] = {}
+    for pair in pairs_of(documents, max_seq_length=103, short_seq_prob=0.3, random_next_prob=0.0):
+        firsts.setdefault(pair.document, pair.stop_a - pair.start_a + pair.stop_b - pair.start_b)
+    num_short = sum(length < 100 for length in firsts.values())
+    assert num_short / 500 == pytest.approx(0.3, abs=0.07)
+
+
+def test_probabilities_at_their_ends():
+    documents, _ = store_of([[2] * 50] * 4)
+    assert all(pair.is_random_next for pair in pairs_of(documents, random_next_prob=1.0))
+    of_true = pairs_of(documents, random_next_prob=0.0, short_seq_prob=0.0)
+    assert not any(pair.is_random_next for pair in of_true[:-1])
+
+
+def test_randomness_hangs_on_seed_key_and_length_only():
+    documents, _ = store_of([[3] * 40, [4] * 30, [5] * 20])
+    pairs = pairs_of(documents)
+    assert pairs == pairs_of(documents)
+    assert pairs != pairs_of(documents, seed=2)
+    renamed = [documents[0], replace(documents[1], key="other"), documents[2]]
+    for number in range(3):
+        ours, others = ([p for p in found if p.document == number] for found in (pairs, pairs_of(renamed)))
+        assert (ours == others) == (number != 1)
+
+
+def test_a_document_alone_makes_true_pairs_only():
+    documents, _ = store_of([[5] * 20])
+    pairs = pairs_of(documents)
+    assert pairs
+    assert not any(pair.is_random_next for pair in pairs)
+    assert pairs_of(store_of([[5]])[0]) == []
+
+
+def googles_truncation(length_a, length_b, max_num_tokens, rng):
+    """truncate_seq_pair of google-research/bert, told by its four counts: front and back cuts of A and of B."""
+    cuts = [0, 0, 0, 0]
+    while length_a + length_b > max_num_tokens:
+        is_a, is_front = length_a > length_b, rng.random() < 0.5
+        cuts[(0 if is_a else 2) + (0 if is_front else 1)] += 1
+        length_a, length_b = length_a - is_a, length_b - (not is_a)
+    return cuts
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(5, 125), st.integers(0, 3))
+def test_truncation_keeps_what_the_original_loop_keeps(length_a, length_b, max_num_tokens, seed):
+    start_a, stop_a, start_b, stop_b = truncate_pair(
+        (0, length_a), (1000, 1000 + length_b), max_num_tokens, random.Random(seed)
+    )
+    cuts = googles_truncation(length_a, length_b, max_num_tokens, random.Random(seed))
+    assert stop_a - start_a == length_a - cuts[0] - cuts[1]
+    assert stop_b - start_b == length_b - cuts[2] - cuts[3]
+    assert 0 <= start_a < stop_a <= length_a
+    assert 1000 <= start_b < stop_b <= 1000 + length_b
+
+
+def test_truncation_is_as_random_as_the_original_loop():
+    """Front cuts among 20 tokens taken away are binomial: chi-square over 4,000 draws, 6 degrees, p = 1e-4 at 27.9."""
+    rng = random.Random(7)
+    counts = Counter(truncate_pair((0, 40), (100, 120), 40, rng)[0] for _ in range(4000))
+    bins = [range(7), range(7, 9), range(9, 10), range(10, 11), range(11, 12), range(12, 14), range(14, 21)]
+    chi_square = 0.0
+    for values in bins:
+        expected = 4000 * sum(math.comb(20, value) for value in values) / 2**20
+        chi_square += (sum(counts[value] for value in values) - expected) ** 2 / expected
+    assert chi_square < 27.9

@@ -1,0 +1,266 @@
+"""Every kind of damage is found and named: at opening what is cheap to see, by verify all of it at once.
+
+Mutations that must turn it red: any check of reader.py, manifest.py or verify.py taken out.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from known_shards import columns_of, write_folder
+
+from bert_lamb.errors import UserError
+from bert_lamb.shards import check_hashes, num_bytes_to_hash, open_instances, read_manifest
+from bert_lamb.shards.manifest import Vocabulary
+from bert_lamb.shards.verify import row_faults, verify
+from bert_lamb.shards.writer import map_columns, write_columns
+
+FIRST = "seq32/train-00000-of-00003.arrow"
+SECOND = "seq32/train-00001-of-00003.arrow"
+THIRD = "seq32/train-00002-of-00003.arrow"
+
+
+def edit_manifest(directory, change):
+    path = directory / "manifest.json"
+    plain = json.loads(path.read_text())
+    change(plain)
+    path.write_text(json.dumps(plain))
+
+
+def flip_byte(path, place=-2000):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def flip_token(path):
+    """Flip one bit inside the tokens: sizes, counts and footer stay as they are."""
+    content = bytearray(path.read_bytes())
+    tokens = bytes(map_columns(path).input_ids[:20])
+    content[content.index(tokens) + 6] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_sound_folder_has_no_complaints(shards_dir):
+    assert verify(shards_dir) == []
+    check_hashes(shards_dir)
+
+
+def test_absent_manifest(tmp_path):
+    with pytest.raises(UserError, match=r"no manifest\.json"):
+        read_manifest(tmp_path)
+    assert len(verify(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda plain: plain.update(format_version=2), "format_version 2"),
+        (lambda plain: plain.update(format="other"), "format 'other'"),
+        (lambda plain: plain.update(extra=1), r"unknown keys \['extra'\]"),
+        (lambda plain: plain["vocabulary"].pop("sep_id"), r"missing keys \['sep_id'\]"),
+        (lambda plain: plain["vocabulary"].update(size="200"), r"vocabulary\.size of type str, not int"),
+        (lambda plain: plain["vocabulary"].update(size=True), r"vocabulary\.size of type bool, not int"),
+        (lambda plain: plain["documents"]["dropped"].update(too_short="2"), r"dropped\.too_short of type str"),
+        (lambda plain: plain["instance_sets"][0]["shards"][1].pop("sha256"), r"shards\[1\] .*missing keys"),
+        (lambda plain: plain["instance_sets"][0].update(num_tokens=7), "num_tokens 7 but"),
+        (lambda plain: plain["instance_sets"][0].update(split="test"), "split is not one of"),
+        (lambda plain: plain["instance_sets"].append(plain["instance_sets"][0]), "twice"),
+        (lambda plain: plain["instance_sets"][0]["shards"][0].update(file="../x.arrow"), "outside the folder"),
+        (lambda plain: plain["instance_sets"][0]["shards"][0].update(file=SECOND), "named twice"),
+        (
+            lambda plain: plain["instance_sets"][0].update(shards=[], num_instances=0, num_tokens=0),
+            "without instances",
+        ),
+    ],
+)
+def test_manifests_that_depart_from_the_format_are_refused(shards_dir, change, complaint):
+    edit_manifest(shards_dir, change)
+    with pytest.raises(UserError, match=complaint):
+        read_manifest(shards_dir)
+    assert len(verify(shards_dir)) == 1
+
+
+def test_a_manifest_that_is_not_json(shards_dir):
+    (shards_dir / "manifest.json").write_text('{"format": ')
+    with pytest.raises(UserError, match="not JSON"):
+        read_manifest(shards_dir)
+
+
+def test_opening_names_the_available_sets(shards_dir):
+    with pytest.raises(UserError, match=r"train 32, heldout 32, train 64.*max_seq_length 512"):
+        open_instances(shards_dir, max_seq_length=512, split="train")
+
+
+def rewrite(directory, file, change):
+    """Put another Arrow table in a shard's place and its size in the manifest, so that only the footer tells."""
+    table = change(pa.ipc.open_file((directory / file).read_bytes()).read_all())
+    with pa.OSFile(str(directory / file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        for batch in table.to_batches():
+            writer.write_batch(batch)
+
+    def set_size(plain):
+        for instance_set in plain["instance_sets"]:
+            for shard in instance_set["shards"]:
+                if shard["file"] == file:
+                    shard["num_bytes"] = (directory / file).stat().st_size
+
+    edit_manifest(directory, set_size)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda folder: (folder / THIRD).unlink(), f"no file .*{THIRD}"),
+        (lambda folder: (folder / THIRD).write_bytes((folder / THIRD).read_bytes()[:-1]), f"bytes in shard .*{THIRD}"),
+        (lambda folder: (folder / "vocab.txt").unlink(), r"no file .*vocab\.txt"),
+        (lambda folder: flip_byte(folder / THIRD, -1), f"{THIRD} that Arrow cannot read"),
+        (lambda folder: rewrite(folder, THIRD, lambda t: t.slice(1).combine_chunks()), f"22 instances in .*{THIRD}"),
+        (lambda folder: rewrite(folder, THIRD, lambda t: t.drop_columns(["document"])), f"columns .*{THIRD}"),
+        (
+            lambda folder: rewrite(folder, THIRD, lambda t: pa.concat_tables([t.slice(0, 5), t.slice(5)])),
+            f"2 record batches in shard .*{THIRD}",
+        ),
+    ],
+)
+def test_opening_refuses_what_costs_no_reading(shards_dir, damage, complaint):
+    damage(shards_dir)
+    with pytest.raises(UserError, match=complaint):
+        open_instances(shards_dir, max_seq_length=32, split="train")
+    assert any(THIRD in line or "vocab.txt" in line for line in verify(shards_dir))
+
+
+def test_swapped_shards_are_found_when_opened(shards_dir):
+    first, second = (shards_dir / FIRST).read_bytes(), (shards_dir / SECOND).read_bytes()
+    (shards_dir / FIRST).write_bytes(second)
+    (shards_dir / SECOND).write_bytes(first)
+    with pytest.raises(UserError, match=FIRST):
+        open_instances(shards_dir, max_seq_length=32, split="train")
+    assert sum(FIRST in line or SECOND in line for line in verify(shards_dir)) == 2
+
+
+def test_a_flipped_token_is_found_by_the_hashes(shards_dir):
+    flip_token(shards_dir / SECOND)
+    open_instances(shards_dir, max_seq_length=32, split="train")  # too cheap a look to see it
+    with pytest.raises(UserError, match=f"sha256 .*{SECOND}"):
+        check_hashes(shards_dir)
+    check_hashes(shards_dir, max_seq_length=64)
+    assert any(SECOND in line and "sha256" in line for line in verify(shards_dir))
+
+
+def test_hashing_reports_every_byte(shards_dir):
+    manifest = read_manifest(shards_dir)
+    counts: list[int] = []
+    check_hashes(shards_dir, max_seq_length=64, on_bytes=counts.append)
+    expected = num_bytes_to_hash(manifest, max_seq_length=64)
+    assert sum(counts) == expected + (shards_dir / "vocab.txt").stat().st_size
+    assert expected == sum(path.stat().st_size for path in (shards_dir / "seq64").iterdir())
+
+
+def test_another_vocabulary_is_refused(shards_dir):
+    path = shards_dir / "vocab.txt"
+    path.write_text(path.read_text().replace("[MASK]", "mask") + "more\n")
+    with pytest.raises(UserError, match=r"vocab\.txt"):
+        check_hashes(shards_dir)
+    complaints = "\n".join(verify(shards_dir))
+    assert "another vocabulary" in complaints
+    assert "201 entries" in complaints
+    assert "[MASK] is not entry 4" in complaints
+
+
+def test_verify_tells_everything_at_once(shards_dir):
+    (shards_dir / FIRST).unlink()
+    flip_token(shards_dir / SECOND)
+    (shards_dir / "seq32" / "stray.arrow").write_bytes(b"")
+    (shards_dir / "vocab.txt").write_text("[PAD]\n")
+
+    def change(plain):
+        plain["documents"]["num_read"] = 63
+        plain["sources"][0]["num_kept"] = 59
+        plain["instance_sets"][1]["num_random_next"] += 1
+
+    edit_manifest(shards_dir, change)
+    complaints = verify(shards_dir)
+    for part in (
+        f"no file {shards_dir / FIRST}",
+        f"{shards_dir / SECOND}: its sha256",
+        "stray.arrow: a shard that the manifest does not name",
+        "vocab.txt: 1 entries",
+        "63 read, but 62 by train + heldout + dropped",
+        "63 read, but 62 by documents read from the sources",
+        "kept do not sum to the 60",
+        "num_random_next",
+    ):
+        assert any(part in line for line in complaints), (part, complaints)
+
+
+def test_a_document_in_both_splits_is_found(tmp_path, rows):
+    leaked = [(*row[:3], 49) if number == 4 else row for number, row in enumerate(rows[32, "heldout"])]
+    train = [(*row[:3], 49) if number == 0 else row for number, row in enumerate(rows[32, "train"])]
+    write_folder(tmp_path / "leak", {(32, "train"): train, (32, "heldout"): leaked})
+    assert verify(tmp_path / "leak") == ["1 documents both in train and in heldout, the first is 49"]
+
+
+def test_unequal_shards_and_more_documents_than_declared_are_found(shards_dir):
+    def change(plain):
+        plain["documents"].update(num_train=5, num_read=17)
+        plain["sources"][0].update(num_read=17, num_kept=15)
+        shards = plain["instance_sets"][0]["shards"]
+        shards[0], shards[1] = shards[1], shards[0]
+
+    edit_manifest(shards_dir, change)
+    complaints = verify(shards_dir)
+    assert any("train documents in the shards, but 5" in line for line in complaints)
+    assert sum("belongs" in line for line in complaints) == 2
+
+
+VOCABULARY = Vocabulary("vocab.txt", "", 200, True, 0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        ("start", 9, "do not begin with [CLS]"),
+        ("first_sep", 9, "without [SEP] at the end of segment A"),
+        ("end", 9, "do not end with [SEP]"),
+        ("word", 3, "exactly two [SEP]"),
+        ("word", 2, "exactly one [CLS]"),
+        ("word", 0, "hold [PAD] or [MASK]"),
+        ("word", 4, "hold [PAD] or [MASK]"),
+        ("word", 200, "outside 0..199"),
+    ],
+)
+def test_each_invariant_of_a_row(rows, place, value, fault):
+    row = 17
+    columns = columns_of(rows[64, "train"])
+    assert row_faults(columns, 64, VOCABULARY) == []
+    start, stop = columns.offsets[row], columns.offsets[row + 1]
+    first_sep = start + int(columns.segment_a_lengths[row]) - 1
+    positions = {"start": start, "first_sep": first_sep, "end": stop - 1, "word": start + 1}
+    columns.input_ids[positions[place]] = value
+    faults = row_faults(columns, 64, VOCABULARY)
+    assert any(fault in line and line.startswith(f"1 rows, the first is {row},") for line in faults), faults
+
+
+def test_lengths_outside_the_bounds(rows):
+    columns = columns_of(rows[64, "train"])
+    longest = int(np.diff(columns.offsets).max())
+    assert any("length is not in 5.." in line for line in row_faults(columns, longest - 1, VOCABULARY))
+    segment_a_lengths = columns.segment_a_lengths.copy()
+    segment_a_lengths[3] = np.diff(columns.offsets)[3]
+    faults = row_faults(replace(columns, segment_a_lengths=segment_a_lengths), 64, VOCABULARY)
+    assert any("leaves a segment empty" in line for line in faults)
+
+
+def test_offsets_that_lead_nowhere_are_told_not_crashed_on(rows):
+    columns = columns_of(rows[64, "train"])
+    offsets = columns.offsets.copy()
+    offsets[5] = 2**31 - 1
+    assert row_faults(replace(columns, offsets=offsets), 64, VOCABULARY)
+
+
+def test_writing_flushes_a_readable_file(tmp_path, rows):
+    write_columns(tmp_path / "one.arrow", columns_of(rows[32, "heldout"]), vocabulary_size=200)
+    assert pa.ipc.open_file(str(tmp_path / "one.arrow")).num_record_batches == 1

@@ -1,0 +1,93 @@
+"""Who may import whom, held against the files themselves with `ast`: the table of the README's map of rooms."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.launch import CHECKOUT
+
+OURS = {"bert_lamb", "data_prep"}
+STDLIB = set(sys.stdlib_module_names)
+FOUNDATION = {"bert_lamb.errors", "bert_lamb.progress"}  # every room may use these two
+
+# room (file or folder): (other packages it may import, rooms of ours it may import)
+RULES = {
+    "bert_lamb/shards": ({"numpy", "pyarrow"}, {"bert_lamb.shards"}),
+    "bert_lamb/errors.py": (set(), set()),
+    "bert_lamb/progress.py": ({"tqdm"}, set()),
+    "bert_lamb/schedule.py": (set(), set()),
+    "bert_lamb/batch_plan.py": (set(), set()),
+    "bert_lamb/squad/scoring.py": (set(), set()),
+    "bert_lamb/config.py": ({"omegaconf", "hydra"}, set()),
+    "bert_lamb/run_dir.py": (set(), set()),
+    "bert_lamb/tracker.py": ({"wandb"}, set()),
+    "bert_lamb/optim": ({"torch", "triton"}, {"bert_lamb.optim"}),
+    "bert_lamb/data": ({"numpy", "torch"}, {"bert_lamb.data", "bert_lamb.shards"}),
+    "bert_lamb/model": ({"torch", "transformers"}, {"bert_lamb.model"}),
+    "bert_lamb/squad": (
+        {"torch", "transformers", "tokenizers", "numpy", "safetensors"},
+        {"bert_lamb", "bert_lamb.squad", "bert_lamb.config", "bert_lamb.run_dir"},
+    ),
+    "bert_lamb/engine": (
+        {"torch", "deepspeed", "safetensors"},
+        {"bert_lamb.engine", "bert_lamb.optim", "bert_lamb.batch_plan"},
+    ),
+    "bert_lamb/report": ({"matplotlib", "jinja2", "markupsafe", "numpy"}, {"bert_lamb.report", "bert_lamb.run_dir"}),
+    "data_prep": (
+        {"datasets", "tokenizers", "numpy", "pyarrow", "sentencex", "mwparserfromhell"},
+        {"data_prep", "bert_lamb.shards"},
+    ),
+}
+LAZY = {"deepspeed", "triton", "wandb", "datasets"}  # imported inside functions only
+LOOP = ["bert_lamb/pretrain.py", "bert_lamb/export.py"]
+
+
+def files_of(room):
+    path = CHECKOUT / room
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def imports(path):
+    """(dotted module, is inside a function) of every import in a file."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module, id(node) in inside
+
+
+@pytest.mark.parametrize("room", RULES)
+def test_room_imports_only_what_it_may(room):
+    packages, rooms = RULES[room]
+    assert files_of(room), room
+    for path in files_of(room):
+        for module, is_lazy in imports(path):
+            root = module.split(".")[0]
+            if root in OURS:
+                allowed = rooms | FOUNDATION
+                is_allowed = any(module == name or module.startswith(name + ".") for name in allowed - {"bert_lamb"})
+                assert is_allowed or (module == "bert_lamb" and "bert_lamb" in rooms), f"{path}: {module}"
+            elif root not in STDLIB:
+                assert root in packages, f"{path}: {module}"
+                assert is_lazy or root not in LAZY, f"{path}: {module} must be imported inside a function"
+
+
+@pytest.mark.parametrize("file", LOOP)
+def test_the_loop_never_sees_preparation(file):
+    assert not [module for module, _ in imports(CHECKOUT / file) if module.split(".")[0] == "data_prep"]
+
+
+def test_importing_the_package_is_free():
+    """`import bert_lamb` and the command line bring neither torch nor hydra."""
+    heavy = ("torch", "transformers", "hydra", "deepspeed", "numpy")
+    code = f"import sys, bert_lamb.cli; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
+    assert found.stdout.strip() == "[]"
