@@ -1,5 +1,6 @@
 """`bert-lamb export`: a checkpoint -> a folder that `transformers` loads, with tokenizer and model card."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from bert_lamb import __version__
 from bert_lamb.engine.checkpoint import Checkpoint
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import bert_config
-from bert_lamb.run_dir import CONFIG_FILE, VOCABULARY_FILE, RunDir
+from bert_lamb.run_dir import CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, RunDir
 
+ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 VOCABULARY_ROWS = ("embeddings.word_embeddings.weight", "predictions.bias", "decoder.weight", "decoder.bias")
 
@@ -23,12 +25,15 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
 
     The rows that pad the vocabulary for training are cut off, so that model and tokenizer agree.
     checkpoint: `latest` or a folder name under run_dir/checkpoints. Raises UserError when there is none, or when
-    output_dir holds something and if_exists is refuse.
+    output_dir holds something else (see config.IfExists).
     """
     folder = RunDir(run_dir).checkpoint(checkpoint)
-    config_file = run_dir / CONFIG_FILE
     source = Checkpoint(folder)
-    _make_room(output_dir, if_exists)
+    origin = {"run_outcome": json.loads((run_dir / OUTCOME_FILE).read_text()), "checkpoint": folder.name}
+    if not _make_room(output_dir, origin, if_exists):
+        print(f"{output_dir} holds {folder.name} already")
+        return
+    config_file = run_dir / CONFIG_FILE
     model_sizes: dict[str, Any] = yaml.safe_load(config_file.read_text())["model"]
     model_sizes["vocab_size_multiple"] = 1
     vocabulary = source.meta["vocabulary"]
@@ -46,6 +51,7 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
         model_max_length=config.max_position_embeddings,
     )
     tokenizer.save_pretrained(partial)
+    (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
     (partial / "README.md").write_text(_card(source, config, run_dir), encoding="utf-8")
     partial.rename(output_dir)
     print(f"exported {folder.name} to {output_dir}")
@@ -71,17 +77,23 @@ def to_transformers(source: Checkpoint, config: BertConfig) -> BertForPreTrainin
     return model.to(torch.float32).eval()
 
 
-def _make_room(output_dir: Path, if_exists: str) -> None:
+def _make_room(output_dir: Path, origin: dict[str, Any], if_exists: str) -> bool:
+    """Whether there is something to do; an export of the same checkpoint is kept with if_exists=resume."""
     if not output_dir.exists():
-        return
-    is_export = (output_dir / "config.json").exists() and (output_dir / "README.md").exists()
-    if if_exists == "refuse" or not is_export:
+        return True
+    origin_file = output_dir / ORIGIN_FILE
+    found = json.loads(origin_file.read_text()) if origin_file.exists() else None
+    if if_exists == "resume" and found == origin:
+        return False
+    if if_exists != "restart" or found is None:
+        what = "a folder that is no export" if found is None else f"an export of {found['checkpoint']} of some run"
         raise UserError(
-            found=f"{'an export' if is_export else 'a folder that is no export'} at {output_dir}",
-            expected="nothing there",
+            found=f"{what} at {output_dir}",
+            expected=f"nothing there, or with if_exists=resume an export of {origin['checkpoint']} of this run",
             fix="set output_dir, or if_exists=restart to replace an export",
         )
     shutil.rmtree(output_dir)
+    return True
 
 
 def _card(source: Checkpoint, config: BertConfig, run_dir: Path) -> str:

@@ -13,7 +13,6 @@ Everything it makes lies in output_dir, which belongs to it alone:
 import hashlib
 import json
 import logging
-import os
 import platform
 import shutil
 import time
@@ -33,6 +32,7 @@ from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering, Pr
 from bert_lamb import __version__
 from bert_lamb.config import IfExists, InitialWeights, Precision, SquadConfig
 from bert_lamb.errors import UserError
+from bert_lamb.run_dir import write_atomically
 from bert_lamb.squad.examples import Example, read_examples
 from bert_lamb.squad.features import NO_ANSWER, Feature, answer_positions, make_features
 from bert_lamb.squad.fine_tune import StepRecord, fine_tune, num_steps
@@ -46,7 +46,7 @@ NBEST_NAME = "nbest_predictions.json"
 PREDICTIONS_NAME = "predictions.json"
 SCORES_NAME = "scores.json"
 OUTPUT_NAMES = {CONFIG_NAME, TRAIN_LOG_NAME, MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, SCORES_NAME}
-TEMPORARY_SUFFIX = ".part"
+TEMPORARY_SUFFIX = ".partial"  # of a file that `write_atomically` did not finish
 
 QA_HEAD = {"qa_outputs.weight", "qa_outputs.bias"}
 
@@ -68,24 +68,26 @@ def squad(config: SquadConfig) -> dict[str, Any]:
     eval_examples = read_examples(Path(config.eval_file))
     inputs = describe_inputs(config, model_dir)
 
-    finished = prepare_output_dir(output_dir, config, inputs)
+    finished = admit_output_dir(output_dir, config, inputs)
     if finished is not None:
         print(f"{output_dir} is complete already: {summary(finished)}", flush=True)
         return finished
 
     tokenizer, model = load_model(model_dir, is_pretrained=is_pretrained, needs_head=not has_training, seed=config.seed)
     check_lengths(config.max_seq_length, model, tokenizer)
+    device = choose_device(config.device)
+    # From here on nothing is refused for how it was called, so an older output may go.
+    start_output_dir(output_dir, config)
     print(
         f"{model_dir}: BERT with {model.config.num_hidden_layers} layers, hidden size {model.config.hidden_size}, "
         f"{config.initial_weights.value} weights"
         + (", new question-answering head" if has_training and is_pretrained else ""),
         flush=True,
     )
-    device = choose_device(config.device)
     autocast_dtype = torch.bfloat16 if config.precision is Precision.bf16 else None
     pad_token_id = tokenizer.pad_token_id
 
-    train_features = windows_of(train_examples, tokenizer, config)
+    train_features = windows_of(train_examples, tokenizer, config) if has_training else []
     train_seconds = 0.0
     if has_training:
         positions = positions_of(train_examples, train_features)
@@ -140,16 +142,17 @@ def squad(config: SquadConfig) -> dict[str, Any]:
     write_json(output_dir / PREDICTIONS_NAME, predictions)
 
     scores = score({one.id: [answer.text for answer in one.answers] for one in eval_examples}, predictions)
+    num_train_steps = num_steps(len(train_features), config.batch_size, config.num_epochs)
     result = {
         "dataset_name": config.dataset_name,
         **asdict(scores),
         "num_train_questions": len(train_examples),
         "num_train_features": len(train_features),
-        "num_train_steps": num_steps(len(train_features), config.batch_size, config.num_epochs) if has_training else 0,
+        "num_train_steps": num_train_steps,
         "num_eval_features": len(eval_features),
         "train_seconds": train_seconds,
         "predict_seconds": predict_seconds,
-        "train_features_per_second": len(train_features) * config.num_epochs / train_seconds if has_training else None,
+        "train_features_per_second": num_train_steps * config.batch_size / train_seconds if has_training else None,
         "predict_features_per_second": len(eval_features) / predict_seconds,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "inputs": inputs,
@@ -296,32 +299,44 @@ def quiet_transformers() -> Iterator[None]:
 # --- the output folder ---
 
 
-def prepare_output_dir(output_dir: Path, config: SquadConfig, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """Make `output_dir` ready for a new run, as `config.if_exists` says; or return the scores of a finished run."""
+def admit_output_dir(output_dir: Path, config: SquadConfig, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """Refuse an `output_dir` that `config.if_exists` does not allow to use; return the scores if it is finished."""
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(found=f"a file at {output_dir}", expected="a folder or nothing", fix="set output_dir")
-    if output_dir.is_dir() and any(output_dir.iterdir()):
-        if config.if_exists is IfExists.refuse:
-            raise UserError(
-                found=f"{output_dir} with files in it",
-                expected="an empty or new folder",
-                fix="set output_dir, or if_exists=resume (keep a finished run) or restart (delete it)",
-            )
-        check_if_ours(output_dir)
-        if config.if_exists is IfExists.resume:
-            check_if_same_config(output_dir, config)
-            if (output_dir / SCORES_NAME).is_file():
-                return read_finished(output_dir, inputs)
-        shutil.rmtree(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / CONFIG_NAME, plain_config(config))
+    if not output_dir.is_dir() or not any(output_dir.iterdir()):
+        return None
+    if config.if_exists is IfExists.refuse:
+        raise UserError(
+            found=f"{output_dir} with files in it",
+            expected="an empty or new folder",
+            fix="set output_dir, or if_exists=resume (keep a finished run) or restart (delete it)",
+        )
+    check_if_ours(output_dir)
+    if Path(config.model).resolve().is_relative_to(output_dir.resolve()):
+        raise UserError(
+            found=f"the model {config.model} inside output_dir={output_dir}",
+            expected="a model elsewhere, since what was in output_dir is deleted",
+            fix="set output_dir",
+        )
+    if config.if_exists is IfExists.resume:
+        check_if_same_config(output_dir, config)
+        if (output_dir / SCORES_NAME).is_file():
+            return read_finished(output_dir, inputs)
     return None
+
+
+def start_output_dir(output_dir: Path, config: SquadConfig) -> None:
+    """Empty an admitted `output_dir` and mark it as ours."""
+    if output_dir.is_dir():
+        shutil.rmtree(output_dir)
+    output_dir.mkdir(parents=True)
+    write_json(output_dir / CONFIG_NAME, plain_config(config))
 
 
 def check_if_ours(output_dir: Path) -> None:
     """Refuse to delete from a folder that `bert-lamb squad` did not make."""
     names = {entry.name.removesuffix(TEMPORARY_SUFFIX) for entry in output_dir.iterdir()}
-    if CONFIG_NAME not in names or not names <= OUTPUT_NAMES:
+    if not (output_dir / CONFIG_NAME).is_file() or not names <= OUTPUT_NAMES:
         stranger = min(names - OUTPUT_NAMES, default=f"no {CONFIG_NAME}")
         raise UserError(
             found=f"{output_dir} that is no output of `bert-lamb squad` ({stranger})",
@@ -389,10 +404,4 @@ def versions() -> dict[str, str]:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write all or nothing: a reader sees the old file or the whole new one."""
-    temporary = file.with_name(file.name + TEMPORARY_SUFFIX)
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, ensure_ascii=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
+    write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

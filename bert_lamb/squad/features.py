@@ -69,7 +69,7 @@ def make_features(
         context_ids, offsets = contexts[example.context]
         if not context_ids:
             raise UserError(
-                found=f"question {example.id!r} with a context without tokens",
+                found=f"question {example.id!r} whose context has no tokens",
                 expected="text",
                 fix="remove the question",
             )

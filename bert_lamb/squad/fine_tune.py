@@ -77,7 +77,8 @@ def fine_tune(
                 targets = torch.tensor([positions[i] for i in members], device=device)  # [M, 2]
                 with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
                     output = model(**inputs)
-                micro_loss = span_loss_sum(output.start_logits, output.end_logits, targets) / batch_size
+                is_token = inputs["attention_mask"].bool()
+                micro_loss = span_loss_sum(output.start_logits, output.end_logits, is_token, targets) / batch_size
                 micro_loss.backward()
                 loss += micro_loss.item()
             if not math.isfinite(loss):
@@ -96,13 +97,15 @@ def fine_tune(
             progress.update(note=f"loss {loss:.3f}")
 
 
-def span_loss_sum(start_logits: Tensor, end_logits: Tensor, targets: Tensor) -> Tensor:
+def span_loss_sum(start_logits: Tensor, end_logits: Tensor, is_token: Tensor, targets: Tensor) -> Tensor:
     """Sum over the features of (cross-entropy of the start + cross-entropy of the end) / 2, in fp32.
 
-    start_logits, end_logits: [M, T]. targets: int64 [M, 2].
+    Padding takes no part in the softmax; transformers' own loss lets it, and so depends on how much is padded.
+    start_logits, end_logits: [M, T]. is_token: bool [M, T]. targets: int64 [M, 2].
     """
-    start_loss = F.cross_entropy(start_logits.float(), targets[:, 0], reduction="sum")
-    end_loss = F.cross_entropy(end_logits.float(), targets[:, 1], reduction="sum")
+    start_logits, end_logits = (one.float().masked_fill(~is_token, -math.inf) for one in (start_logits, end_logits))
+    start_loss = F.cross_entropy(start_logits, targets[:, 0], reduction="sum")
+    end_loss = F.cross_entropy(end_logits, targets[:, 1], reduction="sum")
     return (start_loss + end_loss) / 2
 
 

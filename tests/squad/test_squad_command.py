@@ -114,6 +114,8 @@ def test_random_weights_do_not_come_from_the_folder(quick, encoder_dir, tmp_path
 def test_pretrained_weights_come_from_the_folder_as_fp32(quick, encoder_dir, tmp_path):
     halved = tmp_path / "bf16"
     shutil.copytree(encoder_dir, halved)
+    content = json.loads((halved / "config.json").read_text())
+    (halved / "config.json").write_text(json.dumps({**content, "dtype": "bfloat16"}))
     weights = {name: value.bfloat16() for name, value in load_file(halved / "model.safetensors").items()}
     save_file(weights, halved / "model.safetensors", metadata={"format": "pt"})
     squad(replace(quick, model=str(halved), peak_lr=1e-9))

@@ -58,8 +58,11 @@ def test_the_micro_batch_does_not_change_the_weights(material, micro_batch_size)
     """1e-5 is rounding of fp32 gradients over four AdamW steps of 1e-3; a wrong loss is off by more than 1e-3."""
     model, features, positions = material
     whole, cut = copy.deepcopy(model), copy.deepcopy(model)
-    train(whole, features, positions, max_grad_norm=0.01)
-    train(cut, features, positions, max_grad_norm=0.01, micro_batch_size=micro_batch_size)
+    once = train(whole, features, positions, max_grad_norm=0.01)
+    in_parts = train(cut, features, positions, max_grad_norm=0.01, micro_batch_size=micro_batch_size)
+    for name in ("loss", "grad_norm"):
+        expected = [getattr(record, name) for record in once]
+        assert [getattr(record, name) for record in in_parts] == pytest.approx(expected, rel=1e-4)
     assert largest_difference(whole, cut) < 1e-5
     assert largest_difference(whole, model) > 1e-3
 
@@ -106,6 +109,15 @@ def test_schedule_by_hand():
     )
     assert [linear_warmup_decay(step, 4, 0.0) for step in range(4)] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
     assert [linear_warmup_decay(step, 4, 1.0) for step in range(4)] == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1])
+
+
+def test_the_loop_follows_the_schedule(material):
+    """24 features in batches of 8, 4 epochs: 12 steps, 3 of them warm-up."""
+    model, features, positions = material
+    records = train(model, (features * 3)[:24], (positions * 3)[:24], num_epochs=4.0)
+    shares = [1 / 3, 2 / 3, 1, *(left / 9 for left in range(9, 0, -1))]
+    assert [record.step for record in records] == list(range(1, 13))
+    assert [record.lr for record in records] == pytest.approx([1e-3 * share for share in shares])
 
 
 def test_every_epoch_shows_every_feature_once_in_another_order():

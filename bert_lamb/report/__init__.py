@@ -1,0 +1,92 @@
+"""`bert-lamb report`: the last station; a run's metrics and its scores -> report.json, report.html and a short table.
+
+metrics.py   metrics.jsonl -> phases with their records, refused where malformed
+summary.py   phases and scores -> the numbers of report.json
+figures.py   phases -> plots as SVG
+page.html.j2 all of it -> one self-contained page
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from bert_lamb.errors import UserError
+from bert_lamb.report.figures import draw_figures
+from bert_lamb.report.metrics import read_metrics
+from bert_lamb.report.summary import as_table, read_scores, summarise
+from bert_lamb.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE, write_atomically
+
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+UNKNOWN = "\u2013"  # a dash
+
+
+def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
+    """Write run_dir/report.json and run_dir/report.html, print a short table, return what report.json holds.
+
+    score_dirs: label -> the output folder of a `bert-lamb squad`. In report.json, null stands for a number that is
+    unknown or not finite. Raises UserError for files that are missing or malformed.
+    """
+    if not run_dir.is_dir():
+        raise UserError(found=f"no folder {run_dir}", expected="the folder of a run", fix="set run_dir")
+    run = read_metrics(run_dir / METRICS_FILE)
+    config_yaml = read_text(run_dir / CONFIG_FILE)
+    versions = json.loads(read_text(run_dir / VERSIONS_FILE))
+    scores = [read_scores(label, folder) for label, folder in score_dirs.items()]
+
+    content = without_nan({**summarise(run, scores), "versions": versions})
+    figures = [(title, Markup(svg)) for title, svg in draw_figures(run)]
+    page = load_template().render(
+        title=run_dir.resolve().name, figures=figures, config_yaml=config_yaml.strip(), **content
+    )
+    write_atomically(run_dir / REPORT_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_atomically(run_dir / REPORT_HTML, page)
+    print(as_table(content))
+    print(f"{run_dir / REPORT_HTML}")
+    return content
+
+
+def read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(found=f"no {file}", expected="the folder of a run", fix="set run_dir") from error
+
+
+def without_nan(value: Any) -> Any:
+    """The same tree with None for floats that are not finite, which JSON cannot express."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def load_template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": as_number, "duration": as_duration}
+    return environment.get_template("page.html.j2")
+
+
+def as_number(value: float | None, digits: int = 0) -> str:
+    """With thousands separators; a dash for what is not known."""
+    return UNKNOWN if value is None else f"{value:,.{digits}f}"
+
+
+def as_duration(seconds: float | None) -> str:
+    """ "45 s", "12 min 3 s", "5 h 20 min"."""
+    if seconds is None:
+        return UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,147 @@
+"""First stop of the report: metrics.jsonl -> the phases of the run with their records.
+
+One JSON object a line, written by `pretrain`; `kind` says which. Losses in nats, `seconds` of one step, `step` 1-based
+within the phase (the state after that step).
+
+    phase_start   the batch arithmetic: max_seq_length, global_batch_size, total_steps, ...
+    step          lr, loss, mlm_loss, [nsp_loss], mlm_accuracy, grad_norm, [trust_ratio_min, _median, _max: LAMB only],
+                  is_applied, sequences_per_second, seconds, num_sequences
+    heldout       mlm_loss, mlm_accuracy, [nsp_loss, nsp_accuracy], num_instances, [unigram_cross_entropy]
+    trust_ratios  trust_ratio, param_norm, update_norm: each parameter name -> number
+    resume        the run continues after this step; later steps of the phase are done again
+    phase_end     nothing that is needed here
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bert_lamb.errors import UserError
+
+Record = dict[str, Any]
+
+NUMBERS = {  # kind -> the numbers that each of its lines must have
+    "phase_start": ("max_seq_length", "global_batch_size", "total_steps"),
+    "step": (
+        *("lr", "loss", "mlm_loss", "mlm_accuracy", "grad_norm"),
+        *("sequences_per_second", "seconds", "num_sequences"),
+    ),
+    "heldout": ("mlm_loss", "mlm_accuracy", "num_instances"),
+    "trust_ratios": (),
+    "resume": (),
+    "phase_end": (),
+}
+
+
+@dataclass
+class Phase:
+    """One phase and what was logged of it, by ascending step."""
+
+    name: str
+    max_seq_length: int
+    global_batch_size: int
+    total_steps: int
+    first_step: int  # steps of the run before this phase: step s of the phase is step first_step + s of the run
+    steps: list[Record] = field(default_factory=list)
+    heldout: list[Record] = field(default_factory=list)
+    trust_ratios: list[Record] = field(default_factory=list)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps done, as far as they were logged."""
+        return max((record["step"] for record in self.steps), default=0)
+
+
+@dataclass
+class Run:
+    """What metrics.jsonl holds."""
+
+    phases: list[Phase] = field(default_factory=list)
+    num_resumes: int = 0
+    notes: list[str] = field(default_factory=list)  # what a reader of the report should know about the file
+
+
+def read_metrics(file: Path) -> Run:
+    """The phases in the order in which they were trained.
+
+    A last line cut short, as a killed run leaves it, is left out and noted. Raises UserError with the line's number
+    for anything else that is malformed, and for a file that is missing or has no phase.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(found=f"no {file}", expected="the metrics of a run", fix="set run_dir") from error
+    run = Run()
+    unknown_kinds: Counter[str] = Counter()
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines) and not text.endswith("\n"):
+                run.notes.append(f"The last line of {file.name} (line {number}) was cut short and is left out.")
+                break
+            raise _refusal(file, number, f"no JSON ({error})", "one JSON object") from error
+        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+            raise _refusal(file, number, "no object with a kind", "one JSON object with a kind")
+        if record["kind"] not in NUMBERS:
+            unknown_kinds[record["kind"]] += 1
+            continue
+        _check_fields(file, number, record)
+        _add(run, file, number, record)
+    run.notes += [f"{count} lines of the unknown kind {kind!r} are left out." for kind, count in unknown_kinds.items()]
+    if not run.phases:
+        raise UserError(found=f"{file} without a phase_start", expected="a run that has begun", fix="set run_dir")
+    return run
+
+
+def _add(run: Run, file: Path, number: int, record: Record) -> None:
+    kind, step = record["kind"], record["step"]
+    names = [phase.name for phase in run.phases]
+    if kind == "phase_start":
+        if record["phase"] in names:
+            raise _refusal(file, number, f"a second start of {record['phase']}", "one start of each phase")
+        first_step = run.phases[-1].first_step + run.phases[-1].num_steps if run.phases else 0
+        sizes = {name: record[name] for name in NUMBERS["phase_start"]}
+        run.phases.append(Phase(record["phase"], first_step=first_step, **sizes))
+        return
+    if record["phase"] not in names:
+        raise _refusal(file, number, f"a {kind} of {record['phase']}", "the phase's phase_start before it")
+    phase = run.phases[names.index(record["phase"])]
+    if kind == "resume":
+        run.num_resumes += 1
+        del run.phases[names.index(phase.name) + 1 :]
+        for records in (phase.steps, phase.heldout, phase.trust_ratios):
+            records[:] = [one for one in records if one["step"] <= step]
+        return
+    if phase is not run.phases[-1]:
+        raise _refusal(file, number, f"a {kind} of {phase.name}", f"one of {names[-1]}, which has begun")
+    if kind == "phase_end":
+        return
+    records = {"step": phase.steps, "heldout": phase.heldout, "trust_ratios": phase.trust_ratios}[kind]
+    if records and step <= records[-1]["step"]:
+        raise _refusal(file, number, f"a {kind} at step {step}", f"one after step {records[-1]['step']}")
+    records.append(record)
+
+
+def _check_fields(file: Path, number: int, record: Record) -> None:
+    kind = record["kind"]
+    if not isinstance(record.get("phase"), str):
+        raise _refusal(file, number, f"a {kind} without phase", "the phase's name")
+    if type(record.get("step")) is not int or record["step"] < 0:
+        raise _refusal(file, number, f"a {kind} with step {record.get('step')!r}", "a number of steps")
+    for name in NUMBERS[kind]:
+        if type(record.get(name)) not in (int, float):
+            raise _refusal(file, number, f"a {kind} with {name} {record.get(name)!r}", "a number")
+    if kind == "step" and not isinstance(record.get("is_applied"), bool):
+        raise _refusal(file, number, f"a step with is_applied {record.get('is_applied')!r}", "true or false")
+    if kind == "trust_ratios" and not isinstance(record.get("trust_ratio"), dict):
+        raise _refusal(file, number, "trust_ratios without trust_ratio", "parameter name -> number")
+
+
+def _refusal(file: Path, number: int, found: str, expected: str) -> UserError:
+    return UserError(
+        found=f"{found} in {file}, line {number}", expected=expected, fix="restore the file as the run wrote it"
+    )
