@@ -253,7 +253,7 @@ class ExportConfig:
 
 
 class InitialWeights(Enum):
-    pretrained = "pretrained"  # the encoder in `model`
+    pretrained = "pretrained"  # the encoder in `model_dir`
     random = "random"  # the same sizes with random weights: the baseline of a pretraining run
 
 
@@ -261,7 +261,7 @@ class InitialWeights(Enum):
 class SquadConfig:
     """`bert-lamb squad`: fine-tune, predict and score extractive question answering on SQuAD v1.1 json."""
 
-    model: str = MISSING  # an export, or any folder with a Hugging Face BERT
+    model_dir: str = MISSING  # an export, or any folder with a Hugging Face BERT
     output_dir: str = MISSING
     train_file: str | None = None  # None: predict and score only
     eval_file: str = MISSING

@@ -26,7 +26,7 @@ say "4/7 export"
 bert-lamb export run_dir="$RUN/pretrain" output_dir="$RUN/export" if_exists="$IF_EXISTS"
 for weights in pretrained random; do
     say "$([ $weights = pretrained ] && echo 5 || echo 6)/7 question answering from $weights weights"
-    bert-lamb squad fine_tuning=demo model="$RUN/export" initial_weights=$weights \
+    bert-lamb squad fine_tuning=demo model_dir="$RUN/export" initial_weights=$weights \
         train_file="$RUN/data/questions/train.json" eval_file="$RUN/data/questions/dev.json" \
         output_dir="$RUN/questions-$weights" if_exists="$IF_EXISTS"
 done

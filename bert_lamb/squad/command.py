@@ -56,7 +56,7 @@ def squad(config: SquadConfig) -> dict[str, Any]:
 
     Raises UserError for input that cannot be used and for an output_dir in the way.
     """
-    output_dir, model_dir = Path(config.output_dir), Path(config.model)
+    output_dir, model_dir = Path(config.output_dir), Path(config.model_dir)
     has_training = config.train_file is not None
     is_pretrained = config.initial_weights is InitialWeights.pretrained
     check_model_dir(model_dir, has_weights=is_pretrained)
@@ -200,7 +200,7 @@ def positions_of(examples: list[Example], features: list[Feature]) -> list[tuple
 
 def check_model_dir(model_dir: Path, *, has_weights: bool) -> None:
     """Refuse a folder that is not a Hugging Face BERT; `has_weights` asks for the weights as well."""
-    fix = "set model to an export, or to a folder with a Hugging Face BERT"
+    fix = "set model_dir to an export, or to a folder with a Hugging Face BERT"
     if not model_dir.is_dir():
         raise UserError(found=f"no folder {model_dir}", expected="the model's folder", fix=fix)
     config_file = model_dir / "config.json"
@@ -246,7 +246,7 @@ def load_model(
         raise UserError(
             found=f"{model_dir} without a question-answering head (qa_outputs)",
             expected="a model fine-tuned on questions, since train_file is not set",
-            fix="set train_file, or set model to the model/ folder of a finished `bert-lamb squad`",
+            fix="set train_file, or set model_dir to the model/ folder of a finished `bert-lamb squad`",
         )
     if absent:
         raise UserError(
@@ -312,9 +312,9 @@ def admit_output_dir(output_dir: Path, config: SquadConfig, inputs: dict[str, An
             fix="set output_dir, or if_exists=resume (keep a finished run) or restart (delete it)",
         )
     check_if_ours(output_dir)
-    if Path(config.model).resolve().is_relative_to(output_dir.resolve()):
+    if Path(config.model_dir).resolve().is_relative_to(output_dir.resolve()):
         raise UserError(
-            found=f"the model {config.model} inside output_dir={output_dir}",
+            found=f"the model {config.model_dir} inside output_dir={output_dir}",
             expected="a model elsewhere, since what was in output_dir is deleted",
             fix="set output_dir",
         )

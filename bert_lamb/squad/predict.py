@@ -66,7 +66,7 @@ def predict_logits(
                     raise UserError(
                         found="logits that are not finite",
                         expected="numbers",
-                        fix="use precision=fp32 or another model",
+                        fix="set precision=fp32 or model_dir",
                     )
             progress.update(len(indices))
     return [logits[i] for i in range(len(features))]

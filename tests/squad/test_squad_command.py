@@ -26,7 +26,7 @@ from bert_lamb.squad.command import squad
 def config(tmp_path, encoder_dir, questions_file) -> SquadConfig:
     """Trains on the very questions that it asks."""
     return SquadConfig(
-        model=str(encoder_dir),
+        model_dir=str(encoder_dir),
         output_dir=str(tmp_path / "out"),
         train_file=str(questions_file),
         eval_file=str(questions_file),
@@ -81,7 +81,7 @@ def test_the_saved_model_predicts_the_same_in_transformers_and_without_training(
         allowed = torch.tensor(np.triu(np.outer(in_context, in_context)))
         assert best["start_logit"] + best["end_logit"] == pytest.approx(sums[allowed].max().item(), abs=1e-5)
 
-    again = replace(config, model=str(folder), train_file=None, output_dir=f"{config.output_dir}-again")
+    again = replace(config, model_dir=str(folder), train_file=None, output_dir=f"{config.output_dir}-again")
     result = squad(again)
     assert read(again, "predictions.json") == read(config, "predictions.json")
     assert result["num_train_steps"] == 0
@@ -102,7 +102,7 @@ def test_random_weights_do_not_come_from_the_folder(quick, encoder_dir, tmp_path
     """Works without weights at all, and starts elsewhere than the encoder."""
     weightless = tmp_path / "weightless"
     shutil.copytree(encoder_dir, weightless, ignore=shutil.ignore_patterns("*.safetensors"))
-    result = squad(replace(quick, model=str(weightless), initial_weights=InitialWeights.random, peak_lr=1e-9))
+    result = squad(replace(quick, model_dir=str(weightless), initial_weights=InitialWeights.random, peak_lr=1e-9))
     ours = load_file(Path(quick.output_dir) / "model" / "model.safetensors")
     theirs = load_file(encoder_dir / "model.safetensors")
     name = "encoder.layer.0.attention.self.query.weight"
@@ -118,7 +118,7 @@ def test_pretrained_weights_come_from_the_folder_as_fp32(quick, encoder_dir, tmp
     (halved / "config.json").write_text(json.dumps({**content, "dtype": "bfloat16"}))
     weights = {name: value.bfloat16() for name, value in load_file(halved / "model.safetensors").items()}
     save_file(weights, halved / "model.safetensors", metadata={"format": "pt"})
-    squad(replace(quick, model=str(halved), peak_lr=1e-9))
+    squad(replace(quick, model_dir=str(halved), peak_lr=1e-9))
     ours = load_file(Path(quick.output_dir) / "model" / "model.safetensors")
     for name, value in weights.items():
         if not name.startswith("pooler"):
@@ -145,7 +145,7 @@ def test_a_restart_that_is_refused_deletes_nothing(quick):
     with pytest.raises(UserError, match="64 positions"):
         squad(replace(again, max_seq_length=65))
     with pytest.raises(UserError, match="inside output_dir"):
-        squad(replace(again, model=f"{quick.output_dir}/model"))
+        squad(replace(again, model_dir=f"{quick.output_dir}/model"))
     assert read(quick, "scores.json")["num_questions"] == 8
     assert (Path(quick.output_dir) / "model" / "model.safetensors").is_file()
 
@@ -233,13 +233,13 @@ def test_a_spoilt_model_folder_is_refused_and_names_its_fault(quick, encoder_dir
     shutil.copytree(encoder_dir, spoilt)
     spoil(spoilt)
     with pytest.raises(UserError, match=message):
-        squad(replace(quick, model=str(spoilt)))
+        squad(replace(quick, model_dir=str(spoilt)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "nowhere"}, "no folder nowhere"),
+        ({"model_dir": "nowhere"}, "no folder nowhere"),
         ({"eval_file": "nowhere.json"}, r"no file nowhere\.json"),
         ({"train_file": "nowhere.json"}, r"no file nowhere\.json"),
         ({"train_file": None}, "without a question-answering head"),

@@ -1,0 +1,136 @@
+"""The command line as a user meets it: mistakes are one line each, exit status 2, no traceback; Hydra's flags work.
+
+Breaks that turn this file red: letting Hydra's exceptions through, exit status 1, complaints one at a time.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from bert_lamb import cli
+from bert_lamb.config import SCHEMAS
+from tests.launch import CHECKOUT
+
+RECIPE = ["pretrain", "recipe=lamb_32k", "shards=/nowhere", "run_dir=/tmp/never"]
+
+
+def run(capsys, *arguments):
+    """(exit status, lines of stderr, stdout) of a call in this process."""
+    status = cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.err.splitlines(), captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["pretrian"], ["found command 'pretrian'; expected one of demo-data, prepare"]),
+        ([*RECIPE, "phases.phase1.peek_lr=1"], ["Key 'peek_lr' not in 'PhaseConfig'"]),
+        ([*RECIPE, "runtime.zero_stage=two"], ["Value 'two' of type 'str' could not be converted to Integer"]),
+        ([*RECIPE, "runtime.zero_stage=4"], ["found runtime.zero_stage=4; expected 0, 1, 2 or 3"]),
+        ([*RECIPE, "runtime.precision=fp8"], ["Invalid value 'fp8', expected one of [fp32, bf16, fp16]"]),
+        (["pretrain", "recipe=lamb_33k"], ["Could not find 'recipe/lamb_33k'"]),
+        (["pretrain", "recipe=lamb_32k"], ["found no value for run_dir", "found no value for shards"]),
+        (["pretrain", "run_dir=r", "shards=s"], ["found phases={}; expected at least one phase (choose a recipe)"]),
+        ([*RECIPE, "seed"], ["missing EQUAL"]),
+        ([*RECIPE, "runtime=cpu"], ["found no manifest.json in /nowhere"]),
+        (
+            [*RECIPE, "masking.mask_prob=1.5", "max_grad_norm=-1", "phases.phase2.total_steps=0"],
+            ["phases.phase2.total_steps=0", "masking.mask_prob=1.5", "max_grad_norm=-1"],
+        ),
+        ([*RECIPE, "phases.phase2.max_seq_length=1024"], ["at most model.max_position_embeddings=512"]),
+        ([*RECIPE, "runtime.engine=torch", "runtime.precision=fp16"], ["found runtime.precision=fp16"]),
+        ([*RECIPE, "model.num_heads=7"], ["found model.hidden_size=1024; expected a multiple of model.num_heads=7"]),
+        (["prepare", "output_dir=o"], ["found sources={}; expected at least one source"]),
+        (["prepare", "corpus=text", "output_dir=o"], ["found sources.text.path=''"]),
+        (
+            ["squad", "model_dir=m", "eval_file=e", "output_dir=o", "batch_size=30", "micro_batch_size=8"],
+            ["found batch_size=30; expected a multiple of micro_batch_size=8"],
+        ),
+        (["squad", "model_dir=/nowhere", "eval_file=e", "output_dir=o"], ["/nowhere"]),
+        (["export", "run_dir=/nowhere", "output_dir=o"], ["found no checkpoint 'latest' in /nowhere"]),
+        (["report", "run_dir=/nowhere"], ["/nowhere"]),
+        (["verify", "shards_dir=/nowhere"], ["no manifest.json in /nowhere"]),
+    ],
+)
+def test_mistakes_are_told_in_one_line_each(capsys, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    status, lines, out = run(capsys, *arguments)
+    if arguments[0] == "verify":  # a check that fails is a result
+        assert status in (1, 2)
+        assert expected[0] in out + "\n".join(lines)
+        return
+    assert status == 2
+    assert len(lines) == len(expected), lines
+    for line, part in zip(lines, expected, strict=True):
+        assert part in line
+        assert line.startswith(f"bert-lamb {arguments[0]}: found ")
+        assert "; expected " in line
+        assert "; fix: " in line
+    assert not any(tmp_path.iterdir()), "nothing may be written"
+
+
+def test_help_and_version(capsys):
+    status, _, out = run(capsys, "--help")
+    assert status == 0
+    assert all(name in out for name in SCHEMAS)
+    assert run(capsys)[0] == 0
+    assert run(capsys, "--version")[2].startswith("bert-lamb ")
+
+
+def call(*arguments, cwd, **environment):
+    """A call in its own process, as from a shell."""
+    return subprocess.run(
+        [sys.executable, "-m", "bert_lamb", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
+    )
+
+
+def test_hydras_flags(tmp_path):
+    """--cfg job prints the whole configuration, --help the groups, -m sweeps, completion knows commands and groups."""
+    printed = call(*RECIPE, "--cfg", "job", cwd=tmp_path)
+    config = yaml.safe_load(printed.stdout)
+    assert printed.returncode == 0
+    assert config["phases"]["phase1"]["peak_lr"] == 5e-3
+    assert config["optimizer"]["name"] == "lamb"
+    assert "recipe: adamw_512, demo, lamb_16k" in call("pretrain", "--help", cwd=tmp_path).stdout
+    swept = call(*RECIPE, "runtime=cpu", "seed=1,2", "-m", cwd=tmp_path)
+    assert swept.returncode == 2
+    assert swept.stderr.count("found no manifest.json in /nowhere") == 2
+    commands = call("-sc", "query=bash", cwd=tmp_path, COMP_LINE="bert-lamb pre", COMP_POINT="13")
+    assert commands.stdout.split() == ["prepare", "pretrain"]
+    line = "bert-lamb pretrain optimizer="
+    groups = call("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert groups.stdout.split() == ["optimizer=adamw", "optimizer=lamb"]
+
+
+def test_every_schema_has_a_command_and_a_root():
+    from bert_lamb.commands import COMMANDS
+
+    assert SCHEMAS.keys() == COMMANDS.keys() == cli.SUMMARIES.keys()
+    for command in SCHEMAS:
+        assert (cli.conf_dir() / f"{command}.yaml").exists()
+
+
+@pytest.mark.parametrize("group", ["corpus", "fine_tuning", "model", "runtime", "tracker", "optimizer"])
+def test_every_option_of_every_group_composes(group, monkeypatch):
+    """With the values it leaves open filled in."""
+    command = {"corpus": "prepare", "fine_tuning": "squad"}.get(group, "pretrain")
+    needed = {
+        "prepare": ["output_dir=o"],
+        "squad": ["model_dir=m", "eval_file=e", "output_dir=o"],
+        "pretrain": ["recipe=demo", "shards=s", "run_dir=r"],
+    }[command]
+    options = sorted(path.stem for path in (cli.conf_dir() / group).glob("*.yaml"))
+    assert options
+    for option in options:
+        path = [f"sources.{option}.path=p"] if (command, option) == ("prepare", "text") else []
+        extra = path or (["sources.wikipedia.path=p"] if option in ("wikiextractor", "wikipedia_dump") else [])
+        assert cli.compose(command, [*needed, f"{group}={option}", *extra])
