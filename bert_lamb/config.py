@@ -370,6 +370,7 @@ def _check_if_share(complaints: Complaints, prefix: str, holder: object, *names:
 
 def check_prepare(config: PrepareConfig) -> Complaints:
     complaints = Complaints()
+    complaints.unless(config.seed >= 0, "seed", config.seed, "0 or more")
     complaints.unless(bool(config.sources), "sources", "{}", "at least one source (choose one with corpus=NAME)")
     for name, source in config.sources.items():
         if source.kind is SourceKind.huggingface:
@@ -390,6 +391,7 @@ def check_prepare(config: PrepareConfig) -> Complaints:
 
 def check_pretrain(config: PretrainConfig) -> Complaints:
     complaints = Complaints()
+    complaints.unless(config.seed >= 0, "seed", config.seed, "0 or more")
     model, runtime, masking = config.model, config.runtime, config.masking
     _check_if_positive(
         complaints,
@@ -476,6 +478,7 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
 
 def check_squad(config: SquadConfig) -> Complaints:
     complaints = Complaints()
+    complaints.unless(config.seed >= 0, "seed", config.seed, "0 or more")
     _check_if_positive(
         complaints, "", config, "max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length"
     )

@@ -145,7 +145,7 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stream = path.open("a")
+        self._stream = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **fields: Any) -> None:
         self._stream.write(json.dumps({"kind": kind, **fields}) + "\n")

@@ -32,5 +32,5 @@ for weights in pretrained random; do
 done
 say "7/7 report"
 bert-lamb report run_dir="$RUN/pretrain" \
-    scores.pretrained="$RUN/questions-pretrained" scores.random_weights="$RUN/questions-random"
+    +scores.pretrained="$RUN/questions-pretrained" +scores.random_weights="$RUN/questions-random"
 printf '\ndone in %s s; open %s\n' "$((SECONDS - started))" "$RUN/pretrain/report.html"

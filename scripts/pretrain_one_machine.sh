@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Pretrain on all GPUs of this machine.
+#   scripts/pretrain_one_machine.sh recipe=lamb_32k shards=SHARDS run_dir=RUN [key=value ...]
+# Run it again with if_exists=resume after an interruption, on another number of GPUs too.
+set -euo pipefail
+NUM_GPUS=${NUM_GPUS:-$(nvidia-smi --list-gpus | wc -l)}
+exec torchrun --standalone --nproc-per-node "$NUM_GPUS" --no-python bert-lamb pretrain "$@"

@@ -1,0 +1,119 @@
+"""The adapter refuses what it does not know, and the configuration what would make it wrong.
+
+Truth: partitions made by hand. Breaks that turn this file red: skipping the element-wise check, accepting any wrapper.
+"""
+
+import pytest
+import torch
+import torch.distributed
+
+from bert_lamb.engine.deepspeed_engine import deepspeed_json
+from bert_lamb.engine.launch import join_process_group, this_process
+from bert_lamb.engine.zero_layout import UnknownLayoutError, read_layout
+from bert_lamb.errors import UserError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_group():
+    join_process_group(this_process(device="cpu", num_threads=None))
+    yield
+    torch.distributed.destroy_process_group()
+
+
+class DeepSpeedZeroOptimizer:
+    """The private attributes of DeepSpeed's stage 1 and 2 wrapper that the adapter reads, for one rank."""
+
+    def __init__(self, parameters, *, order=None, padding=3):
+        order = order or range(len(parameters))
+        flat = torch.cat([*(parameters[i].detach().view(-1) for i in order), torch.zeros(padding)])
+        self.single_partition_of_fp32_groups = [flat]
+        self.round_robin_bit16_groups = [list(parameters)]
+        sizes = [p.numel() for p in parameters]
+        self.round_robin_bit16_offsets = [[sum(sizes[:i]) for i in range(len(sizes))]]
+        self.bit16_groups_flat = [flat]
+        self.real_dp_process_group = [torch.distributed.group.WORLD]
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+
+
+def read(wrapper, module):
+    return read_layout(wrapper, torch.optim.SGD(module.parameters(), lr=0.1), module)
+
+
+def test_a_known_layout_is_read(module):
+    (partition,) = read(DeepSpeedZeroOptimizer(list(module.parameters())), module)
+    cut = [(piece.name, piece.start, piece.numel) for piece in partition.pieces]
+    assert cut == [("0.weight", 0, 15), ("0.bias", 0, 5), ("1.weight", 0, 10), ("1.bias", 0, 2), (None, 0, 3)]
+
+
+def test_elements_in_another_place_are_refused(module):
+    """What an upgrade that reorders parameters would look like: sizes fit, values do not."""
+    wrapper = DeepSpeedZeroOptimizer(list(module.parameters()), order=[2, 1, 0, 3])
+    with pytest.raises(UnknownLayoutError, match=r"elements 0\.\.15 of 0\.weight are not where"):
+        read(wrapper, module)
+
+
+def test_a_missing_parameter_is_refused(module):
+    wrapper = DeepSpeedZeroOptimizer(list(module.parameters())[:-1])
+    with pytest.raises(UnknownLayoutError, match=r"every element exactly once of 1\.bias"):
+        read(wrapper, module)
+
+
+def test_an_unknown_wrapper_is_refused(module):
+    class NextYearsOptimizer(DeepSpeedZeroOptimizer):
+        pass
+
+    with pytest.raises(UnknownLayoutError, match="NextYearsOptimizer"):
+        read(NextYearsOptimizer(list(module.parameters())), module)
+
+
+SETTINGS = {
+    "micro_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "world_size": 3,
+    "precision": "bf16",
+    "zero_stage": 2,
+    "offload_optimizer": False,
+    "max_grad_norm": 1.0,
+    "initial_loss_scale": None,
+    "overrides": {},
+}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"zero_optimization": {"round_robin_gradients": True}},
+        {"zero_optimization": {"elastic_checkpoint": True}},
+        {"optimizer": {"type": "Lamb"}},
+        {"scheduler": {"type": "WarmupLR"}},
+        {"gradient_clipping": 3.0},
+    ],
+)
+def test_overrides_that_would_be_wrong_are_refused(overrides):
+    with pytest.raises(UserError, match="no such override"):
+        deepspeed_json(**{**SETTINGS, "overrides": overrides})
+
+
+def test_generated_json():
+    """Written out once by hand; overrides are merged last, key by key."""
+    found = deepspeed_json(**{**SETTINGS, "overrides": {"zero_optimization": {"overlap_comm": False}}})
+    assert found == {
+        "train_batch_size": 24,
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_accumulation_steps": 2,
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": 2, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+        "bf16": {"enabled": True},
+        "data_types": {"grad_accum_dtype": "fp32"},
+    }
+    fp16 = deepspeed_json(**{**SETTINGS, "precision": "fp16", "initial_loss_scale": 4096.0})
+    assert fp16["fp16"] == {"enabled": True, "initial_scale_power": 12}
