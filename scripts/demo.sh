@@ -7,7 +7,7 @@ set -euo pipefail
 RUN=${RUN:-runs/demo}
 IF_EXISTS=${IF_EXISTS:-resume}
 RANKS=${RANKS:-2}
-export OMP_NUM_THREADS=1 BERT_LAMB_DEMO_DATA="$RUN/data"
+export BERT_LAMB_DEMO_DATA="$RUN/data"
 
 say() { printf '\n== %s\n' "$*"; }
 started=$SECONDS
