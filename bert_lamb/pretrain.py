@@ -6,6 +6,7 @@ stage and engine only decide how it is computed.
 """
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bert_lamb.config import EngineName, PretrainConfig
 from bert_lamb.data.batches import HeldoutBatches, TrainingBatches
 from bert_lamb.data.keyed_random import fold
 from bert_lamb.engine.checkpoint import Checkpoint, Position, hand_over, save_checkpoint
-from bert_lamb.engine.launch import join_process_group, this_process
+from bert_lamb.engine.launch import Process, join_process_group, this_process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import PretrainingSums
@@ -47,28 +48,36 @@ def pretrain(config: PretrainConfig) -> None:
     run_dir = RunDir(Path(config.run_dir))
     if process.is_main:
         check_shards(config, phases)
-        run_dir.admit(
-            config_yaml=yaml.safe_dump(to_plain(asdict(config)), sort_keys=False),
-            outcome=outcome_of(config, phases),
-            vocabulary=phases[0].training.vocabulary_path,
-            if_exists=config.if_exists.value,
-        )
-    if process.world_size > 1:
-        torch.distributed.barrier()
+    with run_dir.held() if process.is_main else nullcontext():
+        if process.is_main:
+            run_dir.admit(
+                config_yaml=yaml.safe_dump(to_plain(asdict(config)), sort_keys=False),
+                outcome=outcome_of(config, phases),
+                vocabulary=phases[0].training.vocabulary_path,
+                if_exists=config.if_exists.value,
+            )
+        if process.world_size > 1:
+            torch.distributed.barrier()
+        train(config, phases, process, run_dir)
 
+
+def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir: RunDir) -> None:
+    """Run the phases from where the last checkpoint stands; exits with STOPPED_BY_SIGNAL when a signal asks."""
     existing = run_dir.checkpoints()
     checkpoint = Checkpoint(existing[-1]) if existing else None
     position = checkpoint.position if checkpoint else Position(phases[0].name, step=0, optimizer_step=0)
     if process.is_main:
         announce(config, phases, process, resumed_at=checkpoint.position if checkpoint else None)
-        finished = {phase.name for phase in phases if phase.steps_before < total_step(phases, position) - position.step}
         forget_metrics_after(
-            run_dir.path / METRICS_FILE, finished_phases=finished, phase=position.phase, step=position.step
+            run_dir.path / METRICS_FILE,
+            finished_phases={phase.name for phase in phases if phase.index < phase_index(phases, position)},
+            phase=position.phase,
+            step=position.step,
         )
     recorder = Recorder(config, run_dir, process)
     with stop_on_signals() as stop:
-        for phase in phases:
-            if phase.steps_before + phase.config.total_steps <= total_step(phases, position):
+        for phase in phases[phase_index(phases, position) :]:
+            if (position.phase, position.step) == (phase.name, phase.config.total_steps):
                 continue
             if position.phase != phase.name:
                 position = hand_over(position, next_phase=phase.name)
@@ -79,11 +88,14 @@ def pretrain(config: PretrainConfig) -> None:
             checkpoint = Checkpoint(directory)
             position = checkpoint.position
             if stop.is_agreed:
-                recorder.close()
-                if process.is_main:
-                    print(f"stopped after {position}; continue with if_exists=resume", file=sys.stderr)
-                sys.exit(STOPPED_BY_SIGNAL)
+                break
     recorder.close()
+    if stop.is_agreed:
+        if process.is_main:
+            print(
+                f"stopped after {position.phase} step {position.step}; continue with if_exists=resume", file=sys.stderr
+            )
+        sys.exit(STOPPED_BY_SIGNAL)
 
 
 def train_phase(
@@ -193,6 +205,5 @@ def is_due(step: int, interval_steps: int) -> bool:
     return interval_steps > 0 and step % interval_steps == 0
 
 
-def total_step(phases: list[Phase], position: Position) -> int:
-    """Optimizer steps since the start of the run."""
-    return next(phase.steps_before for phase in phases if phase.name == position.phase) + position.step
+def phase_index(phases: list[Phase], position: Position) -> int:
+    return next(phase.index for phase in phases if phase.name == position.phase)

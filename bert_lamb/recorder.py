@@ -173,9 +173,11 @@ class Recorder:
             self.last_step_at = time.monotonic()
 
     def end_phase(self, phase: Phase, step: int) -> None:
+        """Say that the phase stopped after `step`: at its end, or before it by a signal."""
         if self.is_main:
             self.progress.__exit__(None, None, None)
-            self._write(phase, step, "phase_end", seconds=time.monotonic() - self.started_at)
+            if step == phase.plan.total_steps:
+                self._write(phase, step, "phase_end", seconds=time.monotonic() - self.started_at)
 
     def close(self) -> None:
         if self.is_main:

@@ -14,6 +14,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,25 +48,41 @@ class RunDir:
     def is_started(self) -> bool:
         return (self.path / CONFIG_FILE).exists()
 
-    def admit(self, *, config_yaml: str, outcome: dict[str, Any], vocabulary: Path, if_exists: str) -> None:
-        """Make the folder ready for a run with this configuration, or refuse.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder for this process as long as it works there, however it ends; made if it is not there.
 
-        vocabulary: the vocab.txt to keep with the run.
-        outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
-        if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
+        Raises UserError when another process holds it, or when it holds files that are not a run's.
         """
         if not self.is_started and self.path.exists() and any(path.name != LOCK_FILE for path in self.path.iterdir()):
             raise UserError(
                 found=f"files in {self.path} that are not a run", expected="a run or nothing", fix="set run_dir"
             )
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK_FILE).open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    found=f"another process at work in {self.path}",
+                    expected="one at a time",
+                    fix="wait for it or stop all its ranks, or set run_dir",
+                ) from error
+            yield
+
+    def admit(self, *, config_yaml: str, outcome: dict[str, Any], vocabulary: Path, if_exists: str) -> None:
+        """Make the folder, which is held, ready for a run with this configuration, or refuse.
+
+        vocabulary: the vocab.txt to keep with the run.
+        outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
+        if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
+        """
         if self.is_started and if_exists == "refuse":
             raise UserError(
                 found=f"a run in {self.path}",
                 expected="an empty folder",
                 fix="set run_dir, or if_exists=resume to continue it, or if_exists=restart to delete it",
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock()
         if self.is_started and if_exists == "restart":
             for entry in self.path.iterdir():
                 if entry.is_dir():
@@ -77,18 +95,6 @@ class RunDir:
         write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
         write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_text(encoding="utf-8"))
         write_atomically(self.path / CONFIG_FILE, config_yaml)
-
-    def _lock(self) -> None:
-        """Hold the folder for this process until it ends, however it ends; raises UserError when another does."""
-        self._lock_stream = (self.path / LOCK_FILE).open("w")
-        try:
-            fcntl.flock(self._lock_stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                found=f"another process at work in {self.path}",
-                expected="one at a time",
-                fix="wait for it or stop all its ranks, or set run_dir",
-            ) from error
 
     def _check_if_same(self, outcome: dict[str, Any]) -> None:
         before = _flatten(json.loads((self.path / OUTCOME_FILE).read_text()))
@@ -168,8 +174,7 @@ def forget_metrics_after(path: Path, *, finished_phases: set[str], phase: str, s
             record = json.loads(line)
         except ValueError:
             continue
-        is_before = record["phase"] in finished_phases or (record["phase"] == phase and record["step"] <= step)
-        if is_before and not (record["phase"] == phase and record["kind"] == "phase_end"):
+        if record["phase"] in finished_phases or (record["phase"] == phase and record["step"] <= step):
             kept.append(line + "\n")
     write_atomically(path, "".join(kept))
 

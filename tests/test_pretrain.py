@@ -35,13 +35,18 @@ SMALL = [
     "phases.phase1.max_predictions_per_seq=3",
     "phases.phase1.global_batch_size=64",
     "phases.phase1.total_steps=4",
+    "phases.phase1.peak_lr=8e-3",
     "phases.phase2.max_seq_length=32",
     "phases.phase2.max_predictions_per_seq=5",
     "phases.phase2.global_batch_size=16",
     "phases.phase2.total_steps=3",
+    "phases.phase2.peak_lr=4e-3",
     "runtime.micro_batch_size.phase1=64",
     "runtime.micro_batch_size.phase2=8",
     "evaluation.micro_batch_size=16",
+    "checkpoint.interval_steps=0",
+    "logging.trust_ratio_interval_steps=0",
+    "model.dropout=0.1",
 ]
 
 
@@ -242,8 +247,9 @@ def test_metrics_say_what_happened(shards, tmp_path):
     assert [r["step"] for r in found if r["kind"] == "trust_ratios"] == [2, 4, 2]
     heldout = [r for r in found if r["kind"] == "heldout"]
     assert [r["num_instances"] for r in heldout] == [40, 40]
-    # 92 equally frequent words: the unigram guess costs ln 92 nats, and so does the untrained model, nearly.
-    assert heldout[0]["unigram_cross_entropy"] == pytest.approx(4.52, abs=0.05)
+    # 92 equally frequent words: the unigram guess costs ln 92 nats and a little for 26 examples a word, and so does
+    # the untrained model, nearly.
+    assert heldout[0]["unigram_cross_entropy"] == pytest.approx(4.52, abs=0.1)
     assert heldout[0]["mlm_loss"] == pytest.approx(4.6, abs=0.2)
     assert (tmp_path / "run" / "vocab.txt").read_text().startswith("[PAD]\n")
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
@@ -290,3 +296,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_pat
     with pytest.raises(UserError, match="sha256"):
         run_here(damaged, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_never_share_a_run(shards, tmp_path):
+    run = RunDir(tmp_path / "run")
+    with run.held(), pytest.raises(UserError, match="another process at work"):
+        run_here(shards, tmp_path / "run")
+    run_here(shards, tmp_path / "run")

@@ -117,8 +117,18 @@ class TrainingBatches(Dataset[MicroBatch]):
         order = range(
             (first_step - 1) * self.gradient_accumulation_steps, total_steps * self.gradient_accumulation_steps
         )
-        # batch_size=None: an item is a batch already. The sampler is a range, so seeking costs nothing.
-        return iter(DataLoader(self, batch_size=None, sampler=order, num_workers=num_workers, pin_memory=pin_memory))
+        # batch_size=None: an item is a batch already. The sampler is a range, so seeking costs nothing. Workers are
+        # spawned, since forking a process whose libraries run threads may deadlock.
+        return iter(
+            DataLoader(
+                self,
+                batch_size=None,
+                sampler=order,
+                num_workers=num_workers,
+                pin_memory=pin_memory,
+                multiprocessing_context="spawn" if num_workers else None,
+            )
+        )
 
 
 class HeldoutBatches:
