@@ -6,10 +6,10 @@
 # inside it (pip install with the constraints, the console script from a wheel outside the checkout) are tested there.
 FROM python:3.11-slim-bookworm
 
-# g++: Triton and torch.compile build small host stubs at run time. git: so that versions.json can name the commit.
+# g++: Triton and torch.compile build small host stubs at run time.
 # openssh-client and pdsh: the deepspeed launcher's way to other hosts.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ git openssh-client pdsh \
+    && apt-get install --yes --no-install-recommends g++ openssh-client pdsh \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/bert_lamb

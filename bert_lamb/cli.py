@@ -98,7 +98,7 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
 
 def _tell(command: str, error: UserError) -> int:
     """Print each complaint on a line, once per machine."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
         for line in str(error).splitlines():
             print(f"bert-lamb {command}: {line}", file=sys.stderr)
     return EXIT_USER_ERROR
@@ -134,8 +134,9 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     try:
         job()
     except SystemExit as stop:
-        if stop.code not in (0, None):
+        if stop.code == 1:  # how Hydra reports what it refuses
             return EXIT_USER_ERROR
+        raise
     return status
 
 

@@ -180,7 +180,7 @@ class Precision(Enum):
 
 @dataclass
 class RuntimeConfig:
-    """How the run is computed; nothing here changes the outcome beyond rounding."""
+    """How the run is computed; nothing here changes the outcome beyond rounding, and the draws of dropout."""
 
     engine: EngineName = EngineName.deepspeed
     device: str = "auto"  # auto, cpu or cuda
@@ -430,7 +430,7 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
             runtime.micro_batch_size.get(name, "nothing"),
             "sequences per rank and micro-step, above 0",
         )
-    _check_if_share(complaints, "masking.", masking, "mask_prob", "mask_token_prob", "random_token_prob")
+    _check_if_share(complaints, "masking.", masking, "mask_token_prob", "random_token_prob")
     complaints.unless(
         masking.mask_token_prob + masking.random_token_prob <= 1,
         "masking.mask_token_prob + masking.random_token_prob",
@@ -438,6 +438,28 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         "at most 1",
     )
     complaints.unless(masking.masking_copies >= 0, "masking.masking_copies", masking.masking_copies, "0 or more")
+    complaints.unless(
+        not (runtime.precision is Precision.fp16 and runtime.zero_stage == 0),
+        "runtime.zero_stage",
+        0,
+        "1, 2 or 3 with fp16: DeepSpeed's stage 0 does not scale the loss that it unscales",
+    )
+    for beta in config.optimizer.betas:
+        complaints.unless(0 <= beta < 1, "optimizer.betas", tuple(config.optimizer.betas), "numbers in [0, 1)")
+    complaints.unless(
+        config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "0 or more"
+    )
+    counts_from_zero: tuple[tuple[object, str, str], ...] = (
+        (runtime, "runtime.", "loader_workers"),
+        (config.evaluation, "evaluation.", "interval_steps"),
+        (config.evaluation, "evaluation.", "max_instances"),
+        (config.checkpoint, "checkpoint.", "interval_steps"),
+        (config.logging, "logging.", "trust_ratio_interval_steps"),
+    )
+    for holder, prefix, name in counts_from_zero:
+        complaints.unless(getattr(holder, name) >= 0, prefix + name, getattr(holder, name), "0 (never) or more")
+    _check_if_positive(complaints, "runtime.", runtime, "num_threads")
+    complaints.unless(0 < masking.mask_prob <= 0.5, "masking.mask_prob", masking.mask_prob, "a share in (0, 0.5]")
     complaints.unless(config.max_grad_norm >= 0, "max_grad_norm", config.max_grad_norm, "0 (off) or more")
     complaints.unless(runtime.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", runtime.zero_stage, "0, 1, 2 or 3")
     complaints.unless(runtime.device in ("auto", "cpu", "cuda"), "runtime.device", runtime.device, "auto, cpu or cuda")

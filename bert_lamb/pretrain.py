@@ -2,7 +2,7 @@
 
 Every phase starts from a checkpoint (its own after an interruption, else the last of the phase before, handed over),
 so resuming and going on are the same code. What is trained depends on the recipe alone; ranks, micro-batches, ZeRO
-stage and engine only decide how it is computed.
+stage and engine only decide how it is computed (with dropout, its draws follow the cut of the batch).
 """
 
 import sys
@@ -63,8 +63,8 @@ def pretrain(config: PretrainConfig) -> None:
 
 def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir: RunDir) -> None:
     """Run the phases from where the last checkpoint stands; exits with STOPPED_BY_SIGNAL when a signal asks."""
-    existing = run_dir.checkpoints()
-    checkpoint = Checkpoint(existing[-1]) if existing else None
+    latest = latest_checkpoint(run_dir, process)
+    checkpoint = Checkpoint(latest) if latest else None
     position = checkpoint.position if checkpoint else Position(phases[0].name, step=0, optimizer_step=0)
     if process.is_main:
         announce(config, phases, process, resumed_at=checkpoint.position if checkpoint else None)
@@ -72,7 +72,7 @@ def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir
             run_dir.path / METRICS_FILE,
             finished_phases={phase.name for phase in phases if phase.index < phase_index(phases, position)},
             phase=position.phase,
-            step=position.step,
+            step=position.step if checkpoint else -1,
         )
     recorder = Recorder(config, run_dir, process)
     with stop_on_signals() as stop:
@@ -84,12 +84,15 @@ def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir
             engine = build_engine(config, phase, process, checkpoint, loss_scale=position.loss_scale)
             engine.set_optimizer_step(position.optimizer_step)
             directory = train_phase(config, phase, engine, position, run_dir, recorder, stop)
-            del engine  # the next phase needs its memory
+            engine.close()
+            del engine
             checkpoint = Checkpoint(directory)
             position = checkpoint.position
             if stop.is_agreed:
                 break
-    recorder.close()
+        recorder.close()
+        if process.world_size > 1:
+            torch.distributed.barrier()  # launchers end all ranks when the first one leaves
     if stop.is_agreed:
         if process.is_main:
             print(
@@ -154,11 +157,12 @@ def train_phase(
             raise UserError(
                 found=f"{num_skipped} steps in a row with a gradient that is not finite ({phase.name}, step {step})",
                 expected="a finite gradient",
-                fix=f"resume from {run_dir.path}/checkpoints with a lower phases.{phase.name}.peak_lr",
+                fix=f"start again in another run_dir with a lower phases.{phase.name}.peak_lr",
             )
 
         is_last = step == settings.total_steps or stop.is_agreed
-        if heldout is not None and (is_last or is_due(step, config.evaluation.interval_steps)):
+        is_end = step == settings.total_steps
+        if heldout is not None and (is_end or is_due(step, config.evaluation.interval_steps)):
             recorder.heldout(phase, step, evaluate(engine, heldout, config.evaluation.micro_batch_size))
         if is_last or is_due(step, config.checkpoint.interval_steps):
             directory = run_dir.checkpoint_dir(phase.name, step)
@@ -203,6 +207,15 @@ def make_heldout(config: PretrainConfig, phase: Phase) -> HeldoutBatches | None:
 
 def is_due(step: int, interval_steps: int) -> bool:
     return interval_steps > 0 and step % interval_steps == 0
+
+
+def latest_checkpoint(run_dir: RunDir, process: Process) -> Path | None:
+    """The newest checkpoint as rank 0 sees it: caches of a network file system may show other ranks an older one."""
+    found = run_dir.checkpoints() if process.is_main else []
+    latest = [found[-1] if found else None]
+    if process.world_size > 1:
+        torch.distributed.broadcast_object_list(latest)
+    return latest[0]
 
 
 def phase_index(phases: list[Phase], position: Position) -> int:

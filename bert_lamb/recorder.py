@@ -79,7 +79,6 @@ class Recorder:
             with torch.device("meta"):
                 model = build_model(self.config, phase)
             self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-        self.started_at = self.last_step_at = time.monotonic()
         self.unigram: float | None = None
         if not self.is_main:
             return
@@ -102,6 +101,7 @@ class Recorder:
                 num_instances=len(phase.training),
                 num_parameters=sum(shape.numel() for shape in self.shapes.values()),
             )
+        self.started_at = self.last_step_at = time.monotonic()
         self.progress = Progress(
             phase.name, total=phase.config.total_steps, unit="steps", initial=position.step
         ).__enter__()
@@ -124,7 +124,7 @@ class Recorder:
         means = mean_metrics(sums, counts)
         loss = means["mlm_loss"] + means["nsp_loss"]
         self.progress.update(1, f"loss {loss:.3f}, lr {lr:.2e}")
-        norms = engine.norms()
+        norms = engine.norms() if result.is_applied else []
         if _is_due(step, self.config.logging.interval_steps):
             ratios = torch.cat([record.trust_ratio for record in norms]) if norms else None
             summary = {}

@@ -1,6 +1,9 @@
 """The layout of a run directory, and writing to it so that a killed run leaves nothing half done.
 
+RUN/lock               held while a process works here
 RUN/config.yaml        the resolved configuration
+RUN/outcome.json       the part of it that decides what is learnt; written last, and resuming asks for the same
+RUN/vocab.txt          the vocabulary of the shards
 RUN/versions.json      versions, hardware, git commit, command
 RUN/metrics.jsonl      one line per event (kinds: see `MetricsLog`)
 RUN/checkpoints/PHASE-STEP/
@@ -25,12 +28,15 @@ from bert_lamb.errors import UserError
 CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
 VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
 LOCK_FILE = "lock"
+PARTIAL_SUFFIX = ".partial"  # of what is being written; a finished file or folder never ends in it
+OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
+OUR_NAMES |= {"report.json", "report.html", "wandb"}
 LIBRARIES = ("bert-lamb", "torch", "deepspeed", "transformers", "tokenizers", "numpy", "pyarrow", "hydra-core")
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -46,7 +52,12 @@ class RunDir:
 
     @property
     def is_started(self) -> bool:
-        return (self.path / CONFIG_FILE).exists()
+        return (self.path / OUTCOME_FILE).exists()
+
+    def _strangers(self) -> list[str]:
+        """Names in the folder that no run writes."""
+        names = sorted(path.name.removesuffix(PARTIAL_SUFFIX) for path in self.path.glob("*"))
+        return [name for name in names if name not in OUR_NAMES]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -54,9 +65,12 @@ class RunDir:
 
         Raises UserError when another process holds it, or when it holds files that are not a run's.
         """
-        if not self.is_started and self.path.exists() and any(path.name != LOCK_FILE for path in self.path.iterdir()):
+        strangers = self._strangers()
+        if strangers:
             raise UserError(
-                found=f"files in {self.path} that are not a run", expected="a run or nothing", fix="set run_dir"
+                found=f"{', '.join(strangers[:3])} in {self.path}, which is not a run's",
+                expected="a run's folder, or nothing",
+                fix="set run_dir",
             )
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / LOCK_FILE).open("w") as stream:
@@ -67,6 +81,12 @@ class RunDir:
                     found=f"another process at work in {self.path}",
                     expected="one at a time",
                     fix="wait for it or stop all its ranks, or set run_dir",
+                ) from error
+            except OSError as error:
+                raise UserError(
+                    found=f"a file system at {self.path} that cannot lock files ({error})",
+                    expected="one that can, so that two runs never write to one folder",
+                    fix="set run_dir to another file system, or mount this one with locking (Lustre: -o flock)",
                 ) from error
             yield
 
@@ -85,16 +105,16 @@ class RunDir:
             )
         if self.is_started and if_exists == "restart":
             for entry in self.path.iterdir():
-                if entry.is_dir():
+                if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 elif entry.name != LOCK_FILE:
                     entry.unlink()
         if self.is_started:
             self._check_if_same(outcome)
-        write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
         write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
         write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_text(encoding="utf-8"))
         write_atomically(self.path / CONFIG_FILE, config_yaml)
+        write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
 
     def _check_if_same(self, outcome: dict[str, Any]) -> None:
         before = _flatten(json.loads((self.path / OUTCOME_FILE).read_text()))
@@ -114,7 +134,8 @@ class RunDir:
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, by the number of steps since the start of the run."""
         found = (self.path / CHECKPOINTS).glob("*/checkpoint.json")
-        return [path.parent for path in sorted(found, key=lambda path: json.loads(path.read_text())["total_step"])]
+        complete = [path for path in found if not path.parent.name.endswith(PARTIAL_SUFFIX)]
+        return [path.parent for path in sorted(complete, key=lambda path: json.loads(path.read_text())["total_step"])]
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint with this folder name, or the `latest`; raises UserError when there is none."""

@@ -12,7 +12,7 @@ set -uo pipefail
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 # srun starts one process for each rank; rank and world size are read from SLURM's own variables.
-srun --kill-on-bad-exit=0 bert-lamb pretrain "$@" if_exists=resume
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bert-lamb pretrain "$@" if_exists=resume
 status=$?
 if [ "$status" -eq 143 ]; then
     scontrol requeue "$SLURM_JOB_ID"

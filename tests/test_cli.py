@@ -44,6 +44,9 @@ def run(capsys, *arguments):
         ([*RECIPE, "phases.phase2.max_seq_length=1024"], ["at most model.max_position_embeddings=512"]),
         ([*RECIPE, "runtime.engine=torch", "runtime.precision=fp16"], ["found runtime.precision=fp16"]),
         ([*RECIPE, "model.num_heads=7"], ["found model.hidden_size=1024; expected a multiple of model.num_heads=7"]),
+        ([*RECIPE, "runtime.precision=fp16", "runtime.zero_stage=0"], ["expected 1, 2 or 3 with fp16"]),
+        ([*RECIPE, "optimizer.betas=[0.9,1.0]"], ["found optimizer.betas=(0.9, 1.0)"]),
+        ([*RECIPE, "evaluation.max_instances=-1"], ["found evaluation.max_instances=-1"]),
         (["prepare", "output_dir=o"], ["found sources={}; expected at least one source"]),
         (["prepare", "corpus=text", "output_dir=o"], ["found sources.text.path=''"]),
         (

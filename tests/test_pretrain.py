@@ -110,7 +110,7 @@ def test_the_cut_of_the_batch_does_not_matter(shards, tmp_path, optimizer):
 
 
 def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
-    """Stopped in each phase, with dropout on, and resumed: the same bits, and the same record of it."""
+    """Killed before the first checkpoint and in each phase, with dropout on: the same bits, and the same record."""
     from bert_lamb import pretrain as module
 
     expected = run_here(shards, tmp_path / "whole", "checkpoint.interval_steps=2")
@@ -119,7 +119,7 @@ def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
         pass
 
     original = module.Recorder.step
-    for phase_name, at_step in (("phase1", 4), ("phase2", 3)):
+    for phase_name, at_step in (("phase1", 2), ("phase1", 4), ("phase2", 3)):
 
         def step_or_die(self, phase, step, *, _where=(phase_name, at_step), **rest):
             if (phase.name, step) == _where:
@@ -134,7 +134,7 @@ def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
     assert_same_bits(found, expected)
 
     def lines(run_dir):
-        kept = [r for r in records(run_dir) if r["kind"] in ("step", "heldout")]
+        kept = [r for r in records(run_dir) if r["kind"] in ("phase_start", "step", "heldout")]
         return [{k: v for k, v in r.items() if k not in ("seconds", "sequences_per_second")} for r in kept]
 
     assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
@@ -206,11 +206,14 @@ def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
     def step_and_signal(self, phase, step, **rest):
         original(self, phase, step, **rest)
         if (phase.name, step) == ("phase1", 2):
-            os.kill(os.getpid(), signal.SIGTERM)
+            workers = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            assert workers, "the loader's worker should be there"
+            for pid in (*map(int, workers), os.getpid()):  # a launcher signals the whole process group
+                os.kill(pid, signal.SIGTERM)
 
     monkeypatch.setattr(module.Recorder, "step", step_and_signal)
     with pytest.raises(SystemExit) as stopped:
-        run_here(shards, tmp_path / "stopped")
+        run_here(shards, tmp_path / "stopped", "runtime.loader_workers=1")
     assert stopped.value.code == 143
     assert Checkpoint(RunDir(tmp_path / "stopped").checkpoint("latest")).position.step == 3
     monkeypatch.setattr(module.Recorder, "step", original)
@@ -272,8 +275,9 @@ def test_the_run_directory_is_never_mixed(shards, tmp_path):
     assert len(RunDir(run_dir).checkpoints()) == 2
     stranger = tmp_path / "stranger"
     stranger.mkdir()
+    (stranger / "config.yaml").write_text("of another project")
     (stranger / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="not a run"):
+    with pytest.raises(UserError, match=r"thesis\.tex in .* not a run"):
         run_here(shards, stranger, "if_exists=restart")
     assert (stranger / "thesis.tex").exists()
 
@@ -296,6 +300,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_pat
     with pytest.raises(UserError, match="sha256"):
         run_here(damaged, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_cut_short_is_not_one(shards, tmp_path):
+    """What a kill leaves while checkpoint.json is written: resume takes the last complete one."""
+    run_here(shards, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    complete = [path.name for path in run.checkpoints()]
+    partial = run.checkpoint_dir("phase2", 9).with_name("phase2-0000009.partial")
+    partial.mkdir()
+    (partial / "checkpoint.json").write_text('{"total_st')
+    assert [path.name for path in run.checkpoints()] == complete
+    run_here(shards, tmp_path / "run", "if_exists=resume")
 
 
 def test_two_processes_never_share_a_run(shards, tmp_path):

@@ -3,6 +3,7 @@
 Letters: G instances of a global batch, B sequences of a micro-batch, S tokens, M masked tokens of a micro-batch.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -127,8 +128,15 @@ class TrainingBatches(Dataset[MicroBatch]):
                 num_workers=num_workers,
                 pin_memory=pin_memory,
                 multiprocessing_context="spawn" if num_workers else None,
+                worker_init_fn=_leave_signals_to_the_trainer,
             )
         )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Launchers signal the whole process group; a worker that died of it would take the last checkpoint along."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class HeldoutBatches:

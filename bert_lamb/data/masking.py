@@ -26,7 +26,7 @@ class MaskingRule:
     max_predictions_per_seq: int
     vocab_size: int
     mask_token_id: int
-    special_token_ids: tuple[int, ...]  # never predicted: [CLS], [SEP], padding
+    special_token_ids: tuple[int, ...]  # never predicted: [CLS] and [SEP]; padding is known by the length
 
 
 def num_predictions(

@@ -1,5 +1,6 @@
 """The DeepSpeed machine: ZeRO stages 0 to 3, with LAMB bound to its partitions."""
 
+import gc
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -16,12 +17,23 @@ from bert_lamb.engine.zero_layout import FlatPartition, read_layout, views
 from bert_lamb.errors import UserError
 from bert_lamb.optim import Lamb, NormRecord
 
+SETTLED_ELSEWHERE = {
+    "train_batch_size": "phases.*.global_batch_size",
+    "train_micro_batch_size_per_gpu": "runtime.micro_batch_size",
+    "gradient_accumulation_steps": "the batch sizes",
+    "gradient_clipping": "max_grad_norm",
+    "optimizer": "optimizer=...",
+    "scheduler": "phases.*",
+    "bf16.enabled": "runtime.precision",
+    "fp16.enabled": "runtime.precision",
+    "zero_optimization.stage": "runtime.zero_stage",
+}
 REFUSED_OVERRIDES = {
+    **{key: f"it follows from {where}" for key, where in SETTLED_ELSEWHERE.items()},
+    "managed_gradient_accumulation": "the engine counts micro-steps as DeepSpeed does by default",
+    "data_types": "gradients are accumulated in fp32",
     "zero_optimization.round_robin_gradients": "DeepSpeed's own parameter map is wrong with it",
     "zero_optimization.elastic_checkpoint": "broken in DeepSpeed 0.19.8; checkpoints here change world size anyway",
-    "optimizer": "choose it with optimizer=...",
-    "scheduler": "choose it with phases.*",
-    "gradient_clipping": "choose it with max_grad_norm",
 }
 
 
@@ -127,8 +139,11 @@ class DeepSpeedEngine:
             gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
             grad_norm = float(torch.nn.utils.get_total_norm(gradients))
             if not math.isfinite(grad_norm):
-                self._engine.zero_grad()
-                raise FloatingPointError("the gradient is not finite, and ZeRO stage 0 in fp32 cannot skip a step")
+                raise UserError(
+                    found=f"a gradient norm of {grad_norm}",
+                    expected="a finite one: ZeRO stage 0 in fp32 cannot skip a step",
+                    fix="set runtime.zero_stage=1, which can, or a lower peak_lr",
+                )
             self._engine.step()
             return StepResult(grad_norm, is_applied=True)
         self._engine.step()
@@ -165,6 +180,13 @@ class DeepSpeedEngine:
             for index, piece in enumerate(partition.pieces):
                 if piece.name is not None:
                     yield Fragment(piece.name, piece.start, {kind: cut[index][1] for kind, cut in cuts.items()})
+
+    def close(self) -> None:
+        # DeepSpeed's hooks and modules refer to each other, so the collector must look for them.
+        self._engine.destroy()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @property
     def optimizer_step(self) -> int:

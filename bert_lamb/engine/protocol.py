@@ -74,6 +74,9 @@ class Engine(Protocol):
     def held_fragments(self) -> Iterator[Fragment]:
         """The training state that this rank computes with: what it owns, and its copies of what others own."""
 
+    def close(self) -> None:
+        """Let go of memory; the engine is not used afterwards."""
+
     @property
     def optimizer_step(self) -> int:
         """Steps applied since the optimizer's counter was last reset; bias correction depends on it."""

@@ -29,7 +29,8 @@ class TorchEngine:
 
     def step(self, lr: float) -> StepResult:
         gradients = [p.grad for p in self.named_parameters.values() if p.grad is not None]
-        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)
+        grad_norm = torch.linalg.vector_norm(torch.stack(norms)).float()
         is_applied = bool(torch.isfinite(grad_norm))
         if is_applied:
             if self.max_grad_norm > 0:
@@ -57,6 +58,9 @@ class TorchEngine:
             state = ensure_state(self.optimizer, parameter)
             tensors = {"weight": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
             yield Fragment(name, 0, {kind: tensor.view(-1) for kind, tensor in tensors.items()})
+
+    def close(self) -> None:
+        pass
 
     @property
     def optimizer_step(self) -> int:

@@ -35,7 +35,9 @@ def directions(
 
 def squared_norms(tensors: list[Tensor]) -> Tensor:
     """Stage 2: the squared l2 norm of each tensor, [n] float64."""
-    return torch.stack(torch._foreach_norm(tensors)).double().square()
+    # float64 while adding up, not after: fp32 sums of millions of squares are off by 1e-4 and more on a CPU, and
+    # differently for every cut of the tensor.
+    return torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)).square()
 
 
 def scale(updates: list[Tensor], ratios: Tensor) -> None:

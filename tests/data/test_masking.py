@@ -1,7 +1,7 @@
 """Masking against the numbers of the paper (15 %, 80/10/10) and against the rules it must keep.
 
 Breaks that turn this file red: predicting [SEP], a count that looks at the padding, keys without the epoch or the
-instance, a replacement drawn from the same bits as the action.
+instance.
 """
 
 from dataclasses import replace

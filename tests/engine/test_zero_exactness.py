@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from bert_lamb.engine.checkpoint import Checkpoint
+from bert_lamb.engine.torch_engine import TorchEngine
+from bert_lamb.optim import Lamb, parameter_groups
 from bert_lamb.optim.groups import is_exempt
 from tests.engine import small_training as small
 from tests.launch import run_ranks
@@ -172,6 +174,34 @@ def test_a_checkpoint_continues_in_another_stage(trained, truth):
     for case in RESUMED_CASES:
         largest, _ = distance(weights_of(trained(2)[case["name"]]), expected, start)
         assert largest < 1e-6, (case, largest)
+
+
+@pytest.mark.parametrize("half", ["half1", "half3"])
+def test_two_ranks_checkpoint_continues_in_one_process(trained, truth, half):
+    """Another number of ranks and the other engine: plain torch takes over after step 4."""
+    start, expected, _ = truth
+    checkpoint = trained(2)[half]
+    model = small.make_model()
+    with torch.no_grad():
+        for name, weight in checkpoint.weights():
+            dict(model.named_parameters())[name].copy_(weight)
+    groups = parameter_groups(model.named_parameters(), weight_decay=small.WEIGHT_DECAY)
+    engine = TorchEngine(
+        model,
+        Lamb(groups, lr=0.0, betas=small.BETAS, eps=small.EPS),
+        device=torch.device("cpu"),
+        precision="fp32",
+        max_grad_norm=small.MAX_GRAD_NORM,
+    )
+    checkpoint.load_into(engine)
+    engine.set_optimizer_step(checkpoint.position.optimizer_step)
+    for step in range(checkpoint.position.step + 1, small.NUM_STEPS + 1):
+        batch = small.sequences(step)
+        sums = engine.model(*small.join(batch))
+        engine.backward(sums.mlm_loss / small.num_predictions(batch) + sums.nsp_loss / small.GLOBAL_BATCH)
+        assert engine.step(small.LR).is_applied
+    found = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    assert distance(found, expected, start)[0] < 1e-6
 
 
 def test_the_wrappers_are_the_ones_the_adapter_knows(trained):

@@ -92,6 +92,11 @@ SETTINGS = {
         {"optimizer": {"type": "Lamb"}},
         {"scheduler": {"type": "WarmupLR"}},
         {"gradient_clipping": 3.0},
+        {"managed_gradient_accumulation": False},
+        {"zero_optimization": {"stage": 3}},
+        {"bf16": {"enabled": False}},
+        {"data_types": {"grad_accum_dtype": "bf16"}},
+        {"train_batch_size": 7},
     ],
 )
 def test_overrides_that_would_be_wrong_are_refused(overrides):

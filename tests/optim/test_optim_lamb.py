@@ -90,6 +90,16 @@ def test_foreach_equals_reference_in_float32():
         torch.testing.assert_close(a, b, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_norms_of_millions_of_elements(implementation):
+    """fp32 sums are off by 1e-4 at this size, and differently for every cut; a trust ratio must not be."""
+    w = torch.randn(4_200_000, generator=torch.Generator().manual_seed(0))
+    math = importlib.import_module(f"bert_lamb.optim.{implementation}")
+    expected = np.square(w.numpy(), dtype=np.float64).sum()
+    np.testing.assert_allclose(math.squared_norms([w]), [expected], rtol=1e-9)
+    np.testing.assert_allclose(math.squared_norms(list(w.split(1_234_567))).sum(), expected, rtol=1e-9)
+
+
 @pytest.fixture(scope="module")
 def timm_lamb():
     """timm's Lamb without timm's models, which need torchvision."""
@@ -144,7 +154,7 @@ def test_parity_with_optax():
     shape=st.sampled_from([(1,), (5,), (3, 7), (2, 3, 4)]),
     scale=st.floats(1e-3, 1e3),
     gradient_scale=st.floats(1e-2, 1e4),
-    lr=st.floats(1e-4, 1.0),
+    lr=st.floats(1e-4, 0.5),  # at 1 a single element lands on 0, where the ratio is 1 by definition
     seed=st.integers(0, 1000),
 )
 def test_a_step_moves_by_lr_times_the_norm(implementation, shape, scale, gradient_scale, lr, seed):
