@@ -25,7 +25,7 @@ from bert_lamb.model.bert import PretrainingSums
 from bert_lamb.phase import Phase, admit_phases, check_shards, outcome_of, to_plain
 from bert_lamb.recorder import Recorder, announce, mean_metrics
 from bert_lamb.run_dir import METRICS_FILE, RunDir, forget_metrics_after
-from bert_lamb.schedule import lr_multiplier
+from bert_lamb.schedule import is_due, lr_multiplier
 from bert_lamb.stop import StopFlag, stop_on_signals
 
 MAX_CONSECUTIVE_SKIPS = 50  # steps; a dynamic loss scale needs some, a diverged run never stops
@@ -203,10 +203,6 @@ def make_heldout(config: PretrainConfig, phase: Phase) -> HeldoutBatches | None:
     return HeldoutBatches(
         phase.heldout, rule=phase.rule, seed=config.seed, max_instances=config.evaluation.max_instances
     )
-
-
-def is_due(step: int, interval_steps: int) -> bool:
-    return interval_steps > 0 and step % interval_steps == 0
 
 
 def latest_checkpoint(run_dir: RunDir, process: Process) -> Path | None:

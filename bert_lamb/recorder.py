@@ -17,6 +17,7 @@ from bert_lamb.model.bert import PretrainingSums
 from bert_lamb.phase import Phase, to_plain
 from bert_lamb.progress import Progress
 from bert_lamb.run_dir import METRICS_FILE, MetricsLog, RunDir
+from bert_lamb.schedule import is_due
 from bert_lamb.tracker import open_tracker
 
 MAX_UNIGRAM_TOKENS = 20_000_000
@@ -125,7 +126,7 @@ class Recorder:
         loss = means["mlm_loss"] + means["nsp_loss"]
         self.progress.update(1, f"loss {loss:.3f}, lr {lr:.2e}")
         norms = engine.norms() if result.is_applied else []
-        if _is_due(step, self.config.logging.interval_steps):
+        if is_due(step, self.config.logging.interval_steps):
             ratios = torch.cat([record.trust_ratio for record in norms]) if norms else None
             summary = {}
             if ratios is not None:
@@ -150,7 +151,7 @@ class Recorder:
                 sequences_per_second=counts.num_sequences / seconds,
                 **({} if engine.loss_scale is None else {"loss_scale": engine.loss_scale}),
             )
-        if norms and _is_due(step, self.config.logging.trust_ratio_interval_steps):
+        if norms and is_due(step, self.config.logging.trust_ratio_interval_steps):
             self._write(
                 phase,
                 step,
@@ -198,7 +199,3 @@ def mean_metrics(sums: PretrainingSums, counts: BatchCounts) -> dict[str, float]
         "nsp_loss": float(sums.nsp_loss) / counts.num_sequences,
         "nsp_accuracy": float(sums.nsp_correct) / counts.num_sequences,
     }
-
-
-def _is_due(step: int, interval_steps: int) -> bool:
-    return interval_steps > 0 and step % interval_steps == 0

@@ -1,4 +1,4 @@
-"""Learning rate over the steps of a phase: linear warm-up, then polynomial decay to zero. Pure functions."""
+"""What happens at which step: the learning rate (linear warm-up, then polynomial decay), and what recurs. Pure."""
 
 from typing import Literal
 
@@ -28,3 +28,8 @@ def lr_multiplier(
     if origin == total_steps:
         return 1.0
     return float(((total_steps - step) / (total_steps - origin)) ** decay_power)
+
+
+def is_due(step: int, interval_steps: int) -> bool:
+    """Whether something that recurs every `interval_steps` steps happens after step `step`; 0 means never."""
+    return interval_steps > 0 and step % interval_steps == 0
