@@ -2,6 +2,8 @@
 
 Truth: one process, plain autograd on the whole batch, and the numpy oracle for the update. Tolerance 1e-6 in
 fp32, of the value or of 1: single values differ by a few units in the last place (1.2e-7 at 1) after eight steps.
+The network's weights matter for the last digits: with three other scalings of its matrices single elements of plain
+stage 0 or stage 3 differed by 1.3e-6 to 2.5e-6, while an unaware LAMB differs by 4e-2 and more.
 Breaks that turn this file red: one ratio per partition (kept below as a test), padding inside the norm, no all-reduce,
 gradients averaged instead of summed, a micro-batch's own normaliser.
 """
