@@ -1,7 +1,9 @@
-"""The math of the optimizers: no deepspeed, no torch.distributed. README.md has the formulas and their sources."""
+"""The math of the optimizers: no deepspeed, no configuration. README.md has the formulas and their sources."""
 
 from bert_lamb.optim.groups import parameter_groups
-from bert_lamb.optim.lamb import Lamb, NormRecord
+from bert_lamb.optim.lamb import Lamb
+from bert_lamb.optim.lars import Lars
+from bert_lamb.optim.layerwise import LayerwiseOptimizer, NormRecord
 from bert_lamb.optim.segments import Segments
 
-__all__ = ["Lamb", "NormRecord", "Segments", "parameter_groups"]
+__all__ = ["Lamb", "Lars", "LayerwiseOptimizer", "NormRecord", "Segments", "parameter_groups"]

@@ -1,10 +1,12 @@
-"""LAMB with many tensors per kernel launch. Same stages, same arguments and same results as `reference`."""
+"""LAMB and LARS with many tensors per kernel launch. Same functions, arguments and results as `reference`."""
 
 import torch
 from torch import Tensor
 
+ORDER = {"l2": 2.0, "l1": 1.0, "linf": float("inf")}
 
-def directions(
+
+def lamb_directions(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
@@ -16,35 +18,57 @@ def directions(
     eps: float,
     weight_decay: float,
     bias_correction: bool,
+    nesterov: str,
 ) -> list[Tensor]:
-    """Stage 1, elementwise on whatever slice we hold: the directions; moments are updated in place."""
+    """LAMB's directions, elementwise on whatever slice we hold; moments are updated in place."""
     torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)  # m = m + (1 - beta1) (g - m)
     torch._foreach_mul_(exp_avg_sqs, beta2)
     torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - beta2)
-    denominators = torch._foreach_sqrt(exp_avg_sqs)
-    if bias_correction:
-        torch._foreach_div_(denominators, [(1 - beta2**t) ** 0.5 for t in steps])
-    torch._foreach_add_(denominators, eps)
-    updates = torch._foreach_div(exp_avgs, denominators)
-    if bias_correction:
-        torch._foreach_div_(updates, [1 - beta1**t for t in steps])
+    if nesterov == "none":
+        # m^ / (sqrt(v^) + eps) = m / (sqrt(v) c1 / sqrt(c2) + eps c1): the corrections cost no pass of their own
+        c1 = [1 - beta1**t if bias_correction else 1.0 for t in steps]
+        c2 = [1 - beta2**t if bias_correction else 1.0 for t in steps]
+        denominators = torch._foreach_sqrt(exp_avg_sqs)
+        torch._foreach_mul_(denominators, [first / second**0.5 for first, second in zip(c1, c2, strict=True)])
+        torch._foreach_add_(denominators, [eps * first for first in c1])
+        updates = torch._foreach_div(exp_avgs, denominators)
+    else:
+        updates = torch._foreach_mul(exp_avgs, [beta1 / (1 - beta1 ** (t + 1)) for t in steps])
+        torch._foreach_add_(updates, torch._foreach_mul(grads, [(1 - beta1) / (1 - beta1**t) for t in steps]))
+        looks_ahead = nesterov == "both"
+        seconds = torch._foreach_mul(exp_avg_sqs, [beta2 / (1 - beta2 ** (t + looks_ahead)) for t in steps])
+        if looks_ahead:
+            squares = torch._foreach_mul(grads, grads)
+            torch._foreach_mul_(squares, [(1 - beta2) / (1 - beta2**t) for t in steps])
+            torch._foreach_add_(seconds, squares)
+        torch._foreach_sqrt_(seconds)
+        torch._foreach_add_(seconds, eps)
+        torch._foreach_div_(updates, seconds)
     if weight_decay != 0:
         torch._foreach_add_(updates, params, alpha=weight_decay)
     return list(updates)
 
 
-def squared_norms(tensors: list[Tensor]) -> Tensor:
-    """Stage 2: the squared l2 norm of each tensor, [n] float64."""
+def lars_directions(
+    params: list[Tensor], grads: list[Tensor], exp_avgs: list[Tensor], *, beta: float, weight_decay: float
+) -> list[Tensor]:
+    """LARS's directions: m = beta m + (1 - beta) (g + weight_decay w), in place, and u = m."""
+    decayed = torch._foreach_add(grads, params, alpha=weight_decay)
+    torch._foreach_lerp_(exp_avgs, decayed, 1 - beta)
+    torch._foreach_copy_(decayed, exp_avgs)
+    return list(decayed)
+
+
+def partial_norms(tensors: list[Tensor], norm: str) -> Tensor:
+    """Per tensor the sum of squares (l2), sum (l1) or maximum (linf) of absolute values, [n] float64; 0 when empty."""
     # float64 while adding up, not after: fp32 sums of millions of squares are off by 1e-4 and more on a CPU, and
     # differently for every cut of the tensor.
-    return torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float64)).square()
+    filled = [tensor if tensor.numel() else tensor.new_zeros(1) for tensor in tensors]
+    norms = torch.stack(torch._foreach_norm(filled, ORDER[norm], dtype=torch.float64))
+    return norms.square() if norm == "l2" else norms
 
 
-def scale(updates: list[Tensor], ratios: Tensor) -> None:
-    """Stage 3a: u = ratio u, in place; ratios [n] float64 on the tensors' device."""
-    torch._foreach_mul_(updates, list(ratios.to(updates[0].dtype).unbind()))
-
-
-def apply(params: list[Tensor], updates: list[Tensor], lr: float) -> None:
-    """Stage 3b: w = w - lr u, in place."""
-    torch._foreach_add_(params, updates, alpha=-lr)
+def apply(params: list[Tensor], updates: list[Tensor], step_sizes: Tensor) -> None:
+    """w = w - step_size u, in place; step_sizes [n] on the tensors' device. `updates` is used up."""
+    torch._foreach_mul_(updates, list(step_sizes.to(updates[0].dtype).unbind()))
+    torch._foreach_sub_(params, updates)

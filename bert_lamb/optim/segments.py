@@ -4,18 +4,21 @@ A plain parameter is one segment of itself. A flat partition of ZeRO is cut into
 which it may hold only a part, and padding.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 PADDING = -1
 
+Reducer = Callable[[Tensor, str], Tensor]  # (what this rank holds, "sum" or "max") -> the same over all ranks
 
-def keep_local(squared_norms: Tensor) -> Tensor:
+
+def keep_local(partial: Tensor, operation: str) -> Tensor:
     """The reducer of a tensor that holds its parameters whole: nothing to add."""
-    return squared_norms
+    return partial
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,16 @@ class Segments:
     """The cut of one flat tensor, in order and without gaps.
 
     names: the parameters whose norms this tensor contributes to, the same on every rank that shares them.
-    slots: per segment the index into names, or PADDING. sizes: per segment the number of elements.
-    reduce_norms: makes squared norms, [2, len(names)] float64, global by adding what other ranks hold; in place or not.
+    slots: per segment the index into names, or PADDING; a parameter has at most one segment in a tensor.
+    sizes: per segment the number of elements.
+    reduce_norms: makes partial norms, [2, len(names)] float64, global over the ranks that share the parameters.
+    Raises ValueError when these do not fit together.
     """
 
     names: tuple[str, ...]
     slots: tuple[int, ...]
     sizes: tuple[int, ...]
-    reduce_norms: Callable[[Tensor], Tensor] = keep_local
+    reduce_norms: Reducer = keep_local
 
     def __post_init__(self) -> None:
         if len(self.slots) != len(self.sizes):
@@ -38,6 +43,9 @@ class Segments:
         wrong = [slot for slot in self.slots if not PADDING <= slot < len(self.names)]
         if wrong:
             raise ValueError(f"slots {wrong} are outside {PADDING}..{len(self.names) - 1}")
+        taken = [slot for slot in self.slots if slot != PADDING]
+        if len(set(taken)) != len(taken):
+            raise ValueError(f"slots {self.slots} name a parameter twice: its elements must lie together")
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """One view per segment; `flat` has as many elements as the sizes add up to."""
@@ -49,11 +57,59 @@ class Segments:
         return Segments(names=(name,), slots=(0,), sizes=(parameter.numel(),))
 
 
-def trust_ratios(squared_norms: Tensor) -> Tensor:
-    """||w|| / ||u|| per parameter, 1 where either norm is 0; [2, n] squared norms of w and u -> [n].
+@dataclass(frozen=True)
+class Layout:
+    """The cuts of several tensors with one numbering of all their parameters."""
 
-    Source: LAMB (You et al. 2020), Algorithm 2, with phi the identity; the guard at 0 is the authors' code.
-    """
-    param_norm, update_norm = squared_norms.sqrt()
-    is_defined = (param_norm > 0) & (update_norm > 0)
-    return torch.where(is_defined, param_norm / update_norm, torch.ones_like(param_norm))
+    cuts: tuple[Segments, ...]
+    names: tuple[str, ...] = field(init=False)
+    slots: tuple[int, ...] = field(init=False)  # of every segment that is not padding, in the order of `pieces`
+    _runs: tuple[tuple[slice, Reducer], ...] = field(init=False)  # neighbours with the same reducer travel together
+    _slots_on: dict[torch.device, Tensor] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        slots: list[int] = []
+        runs: list[tuple[slice, Reducer]] = []
+        first = 0
+        for _, neighbours in groupby(self.cuts, key=lambda cut: id(cut.reduce_norms)):
+            begin = first
+            for cut in neighbours:
+                slots.extend(first + slot for slot in cut.slots if slot != PADDING)
+                first += len(cut.names)
+            runs.append((slice(begin, first), cut.reduce_norms))
+        object.__setattr__(self, "names", tuple(name for cut in self.cuts for name in cut.names))
+        object.__setattr__(self, "slots", tuple(slots))
+        object.__setattr__(self, "_runs", tuple(runs))
+
+    def pieces(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Views of every segment that is not padding; tensors are laid out like the cuts."""
+        return [
+            piece
+            for cut, tensor in zip(self.cuts, tensors, strict=True)
+            for slot, piece in zip(cut.slots, cut.split(tensor), strict=True)
+            if slot != PADDING
+        ]
+
+    def by_parameter(self, by_piece: Tensor) -> Tensor:
+        """[..., len(slots)] -> [..., len(names)]; 0 for parameters of which these tensors hold nothing."""
+        if self.slots == tuple(range(len(self.names))):
+            return by_piece
+        out = by_piece.new_zeros(*by_piece.shape[:-1], len(self.names))
+        out[..., self._slots(by_piece.device)] = by_piece
+        return out
+
+    def by_piece(self, by_parameter: Tensor) -> Tensor:
+        """[..., len(names)] -> [..., len(slots)]."""
+        if self.slots == tuple(range(len(self.names))):
+            return by_parameter
+        return by_parameter[..., self._slots(by_parameter.device)]
+
+    def reduce(self, partial: Tensor, operation: str) -> Tensor:
+        """Partial norms of this rank, [k, len(names)] float64, made global; operation is "sum" or "max"."""
+        parts = [reduce(partial[:, share].contiguous(), operation) for share, reduce in self._runs]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _slots(self, device: torch.device) -> Tensor:
+        if device not in self._slots_on:
+            self._slots_on[device] = torch.tensor(self.slots, dtype=torch.int64, device=device)
+        return self._slots_on[device]

@@ -96,8 +96,8 @@ def test_norms_of_millions_of_elements(implementation):
     w = torch.randn(4_200_000, generator=torch.Generator().manual_seed(0))
     math = importlib.import_module(f"bert_lamb.optim.{implementation}")
     expected = np.square(w.numpy(), dtype=np.float64).sum()
-    np.testing.assert_allclose(math.squared_norms([w]), [expected], rtol=1e-9)
-    np.testing.assert_allclose(math.squared_norms(list(w.split(1_234_567))).sum(), expected, rtol=1e-9)
+    np.testing.assert_allclose(math.partial_norms([w], "l2"), [expected], rtol=1e-9)
+    np.testing.assert_allclose(math.partial_norms(list(w.split(1_234_567)), "l2").sum(), expected, rtol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_segments_equal_whole_parameters(implementation):
     def reducer(index):
         """The sum over both flat tensors, as an all-reduce gives it; what this one brings must be right itself."""
 
-        def reduce_norms(squared):
+        def reduce_norms(squared, operation):
             torch.testing.assert_close(squared, shared[index], rtol=1e-10, atol=0)
             return sum(shared.values())
 
@@ -250,7 +250,7 @@ def test_segments_equal_whole_parameters(implementation):
 
 def share_of_norms(optimizer, flat):
     """What this flat tensor alone contributes to the squared norms at its next step, by the numpy formulas."""
-    segments = optimizer._segments[id(flat)]
+    segments = optimizer._cut_of(flat)
     state = {key: value.numpy().copy() for key, value in optimizer.state[flat].items()}
     t, w, g = int(state["step"]) + 1, flat.detach().numpy(), flat.grad.numpy()
     m = BETAS[0] * state["exp_avg"] + (1 - BETAS[0]) * g

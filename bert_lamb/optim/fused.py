@@ -1,0 +1,320 @@
+"""LAMB and LARS in Triton: as many launches for 400 tensors as for one, and no wait for the device.
+
+Per step and group: count the steps, pass 1, gather the norms, pass 3; with clipping or skipping one more pass over the
+gradients. Pass 3 computes the direction again from the moments instead of reading what pass 1 stored; README.md has
+both counts of bytes. lr may be a tensor; steps, clip, loss scale and the skip flag live on the device, so that a step
+can be captured in a CUDA graph: take one step before, and keep lr in a tensor if it is to change.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bert_lamb.optim.layerwise import Gate, Work
+from bert_lamb.optim.segments import PADDING, Layout
+
+CHUNK = 16_384  # elements a program works on
+BLOCK = 1_024  # elements it has in registers
+ALIGNMENT = 16  # elements: where chunks begin
+GRADIENT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ROWS = ("w", "g", "m", "v", "copy", "step")
+
+
+@cache
+def _triton() -> tuple[Any, Any]:
+    """(triton.language, the kernels)."""
+    import triton.language
+
+    from bert_lamb.optim import fused_kernels
+
+    return triton.language, fused_kernels
+
+
+@cache
+def _why_no_triton(device_type: str) -> str | None:
+    try:
+        import triton
+    except ImportError:
+        return "triton is not installed (torch's CUDA builds bring it)"
+    if device_type == "cpu" and not triton.knobs.runtime.interpret:
+        return "the tensors are on the CPU, where only Triton's interpreter (TRITON_INTERPRET=1) runs"
+    return None
+
+
+def complaint(work: Work) -> str | None:
+    """Why this implementation cannot do a step, or None."""
+    first = work.params[0]
+    if first.device.type not in ("cuda", "cpu"):
+        return f"the tensors are on {first.device}"
+    if first.dtype is not torch.float32:
+        return f"parameters of {first.dtype}"
+    if work.grads[0].dtype not in GRADIENT_DTYPES:
+        return f"gradients of {work.grads[0].dtype}"
+    if not all(_is_dense(w) for w in work.params):
+        return "a parameter with gaps between its elements"
+    return _why_no_triton(first.device.type)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    if tensor.is_contiguous() or tensor.numel() == 0:
+        return True
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return last + 1 == tensor.numel()
+
+
+class ChunkTable:
+    """Where each program works, for tensors of a layout on one device; see `fused_kernels`."""
+
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        rows: list[tuple[int, int, int, int, int]] = []
+        ranges = [(0, 0)] * len(layout.names)
+        first_slot = 0
+        for tensor, cut in enumerate(layout.cuts):
+            start = 0
+            for slot, size in zip(cut.slots, cut.sizes, strict=True):
+                end = start + size
+                if slot != PADDING and size:
+                    first_chunk = len(rows)
+                    for first in range(start - start % ALIGNMENT, end, CHUNK):
+                        low, high = max(start - first, 0), min(end - first, CHUNK)
+                        rows.append((tensor, first, low, high, first_slot + slot))
+                    ranges[first_slot + slot] = (first_chunk, len(rows) - first_chunk)
+                start = end
+            first_slot += len(cut.names)
+        self.num_chunks, self.num_slots = len(rows), len(layout.names)
+        self.chunks = _to_device(torch.tensor(rows, dtype=torch.int64).reshape(-1, 5).T.contiguous(), device)
+        self.ranges = _to_device(torch.tensor(ranges, dtype=torch.int64).reshape(-1, 2).T.contiguous(), device)
+
+
+def _to_device(table: Tensor, device: torch.device) -> Tensor:
+    return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
+
+
+class AddressTable:
+    """The tensors' addresses on the device; sent anew when one has moved, as gradients do.
+
+    While a graph is captured, the copy to the device becomes part of the graph and reads the host's memory at every
+    replay: such a table is kept for good, in memory that was set aside before, since none may be pinned then.
+    """
+
+    def __init__(self) -> None:
+        self._sent: list[list[int]] = []
+        self._table: Tensor | None = None
+        self._spare: Tensor | None = None
+        self._captured: list[Tensor] = []
+
+    def on(self, device: torch.device, addresses: list[list[int]]) -> Tensor:
+        """[6, num_tensors] int64 on the device. Raises RuntimeError when a capture finds no memory set aside."""
+        if self._table is not None and addresses == self._sent:
+            return self._table
+        host = torch.tensor(addresses, dtype=torch.int64)
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            if self._spare is None or self._spare.shape != host.shape:
+                raise RuntimeError("take one optimizer step with these parameters before capturing a graph")
+            self._spare.copy_(host)
+            self._captured.append(self._spare)
+            self._table = self._spare.to(device, non_blocking=True)
+            self._spare = None
+        else:
+            self._table = _to_device(host, device)
+            if device.type == "cuda" and self._spare is None:
+                self._spare = torch.empty_like(host).pin_memory()
+        self._sent = addresses
+        return self._table
+
+
+@dataclass
+class Memory:
+    """What is kept between the steps of the same tensors."""
+
+    chunks: ChunkTable
+    addresses: AddressTable
+
+
+class FusedPasses:
+    """What `LambPasses` and `LarsPasses` share. Raises RuntimeError where this implementation cannot do the step."""
+
+    def __init__(self, work: Work, memory: dict[Any, Memory], *, norm: str) -> None:
+        reason = complaint(work)
+        if reason is not None:
+            raise RuntimeError(f"implementation='fused' cannot do this step: {reason}; use 'foreach', or 'auto'")
+        self.language, self.kernels = _triton()
+        self.work, self.norm, self.device = work, norm, work.params[0].device
+        key = tuple(id(tensor) for tensor in work.keys)
+        if key not in memory or memory[key].chunks.num_slots != len(work.layout.names):
+            memory[key] = Memory(ChunkTable(work.layout, self.device), AddressTable())
+        self.table = memory[key].chunks
+        for state in work.states:
+            if state["step"].device != self.device or state["step"].dtype is not torch.float32:
+                state["step"] = state["step"].to(self.device, torch.float32)
+        self.grads = [_laid_out_like(w, g) for g, w in zip(work.grads, work.params, strict=True)]
+        moments = list(work.moments.values())
+        addresses = [
+            [t.data_ptr() for t in tensors]
+            for tensors in (
+                work.params,
+                self.grads,
+                moments[0],
+                moments[-1],
+                work.copies or work.params,
+                [state["step"] for state in work.states],
+            )
+        ]
+        self.addresses = memory[key].addresses.on(self.device, addresses)
+        self.common = {
+            "chunks": self.table.chunks,
+            "num_chunks": self.table.num_chunks,
+            "addresses": self.addresses,
+            "num_tensors": len(work.params),
+            "GRAD": self._dtype(work.grads[0].dtype),
+            "IS_ALIGNED": all(address % 16 == 0 for row in addresses[:-1] for address in row),
+            "CHUNK": CHUNK,
+            "BLOCK": BLOCK,
+        }
+        self.copy = {
+            "COPY": self._dtype(work.copies[0].dtype if work.copies else torch.float32),
+            "HAS_COPY": bool(work.copies),
+        }
+        self.is_adapted: bool = work.group["adapt"]
+
+    def _dtype(self, dtype: torch.dtype) -> Any:
+        return getattr(self.language, str(dtype).removeprefix("torch."))
+
+    def grad_squares(self) -> Tensor:
+        partial = self._empty(1, self.table.num_chunks)
+        if self.table.num_chunks:
+            self.kernels.gradient_squares[(self.table.num_chunks,)](partial=partial, **self.common)
+        return self._gather(partial, norm="l2", is_skipped=None)[0]
+
+    def advance(self, gate: Gate) -> Tensor | None:
+        self.is_skipped = None if gate.is_skipped is None else gate.is_skipped.to(self.device, torch.int32)
+        self.multiplier = None if gate.multiplier is None else gate.multiplier.to(self.device)
+        step_sizes = partial = None
+        if self.is_adapted:
+            partial = self._empty(2, self.table.num_chunks)
+        else:
+            # The whole update in one pass. torch.full takes a number without a copy from the host.
+            lr = self.work.group["lr"]
+            step_sizes = torch.zeros(self.table.num_slots, device=self.device) + lr
+        self._count_steps()
+        if self.table.num_chunks:
+            self._advance(step_sizes, partial)
+        return None if partial is None else self._gather(partial, norm=self.norm, is_skipped=self.is_skipped)
+
+    def apply(self, step_sizes: Tensor | None) -> None:
+        if step_sizes is not None and self.table.num_chunks:
+            self._apply(step_sizes.float())
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(*shape, dtype=torch.float64, device=self.device)
+
+    def _gather(self, partial: Tensor, *, norm: str, is_skipped: Tensor | None) -> Tensor:
+        out = self._empty(len(partial), self.table.num_slots)
+        self.kernels.gather_chunks[(self.table.num_slots, len(partial))](
+            partial, self.table.num_chunks, self.table.ranges, self.table.num_slots, is_skipped, out,
+            NORM=norm, BLOCK=256,
+        )  # fmt: skip
+        return out
+
+    def _count_steps(self) -> None:
+        group = self.work.group
+        beta1, beta2 = group.get("betas", (0.0, 0.0))
+        self.coefficients = torch.empty(4, len(self.work.params), device=self.device)
+        block = 128
+        self.kernels.count_steps[(math.ceil(len(self.work.params) / block),)](
+            self.addresses,
+            len(self.work.params),
+            self.coefficients,
+            self.is_skipped,
+            _log(beta1),
+            _log(beta2),
+            beta1,
+            1 - beta1,
+            beta2,
+            1 - beta2,
+            HAS_BIAS_CORRECTION=group.get("bias_correction", False),
+            NESTEROV=group.get("nesterov", "none"),
+            BLOCK=block,
+        )
+
+    def _advance(self, step_sizes: Tensor | None, partial: Tensor | None) -> None:
+        raise NotImplementedError
+
+    def _apply(self, step_sizes: Tensor) -> None:
+        raise NotImplementedError
+
+
+def _log(beta: float) -> float:
+    return math.log(beta) if beta > 0 else -math.inf
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the parameter's order of elements; almost always the gradient itself."""
+    if gradient.stride() == parameter.stride() or (gradient.is_contiguous() and parameter.is_contiguous()):
+        return gradient
+    return torch.empty_like(parameter, dtype=gradient.dtype, memory_format=torch.preserve_format).copy_(gradient)
+
+
+class LambPasses(FusedPasses):
+    """LAMB: m, v and norms in pass 1, the direction again in pass 3."""
+
+    def _advance(self, step_sizes: Tensor | None, partial: Tensor | None) -> None:
+        group = self.work.group
+        beta1, beta2 = group["betas"]
+        self.rule = {
+            "coefficients": self.coefficients,
+            "multiplier": self.multiplier,
+            "is_skipped": self.is_skipped,
+            "eps": group["eps"],
+            "weight_decay": group["weight_decay"],
+            "IS_NESTEROV": group["nesterov"] != "none",
+        }
+        self.kernels.lamb_advance[(self.table.num_chunks,)](
+            step_sizes=step_sizes,
+            partial=partial,
+            beta1=beta1,
+            rest1=1 - beta1,
+            beta2=beta2,
+            rest2=1 - beta2,
+            IS_ADAPTED=self.is_adapted,
+            NORM=self.norm,
+            **self.common,
+            **self.copy,
+            **self.rule,
+        )
+
+    def _apply(self, step_sizes: Tensor) -> None:
+        self.kernels.lamb_apply[(self.table.num_chunks,)](
+            step_sizes=step_sizes, **self.common, **self.copy, **self.rule
+        )
+
+
+class LarsPasses(FusedPasses):
+    """LARS: m and norms in pass 1; m is the direction."""
+
+    def _advance(self, step_sizes: Tensor | None, partial: Tensor | None) -> None:
+        self._launch(step_sizes, partial, advances=True, applies=not self.is_adapted)
+
+    def _apply(self, step_sizes: Tensor) -> None:
+        self._launch(step_sizes, None, advances=False, applies=True)
+
+    def _launch(self, step_sizes: Tensor | None, partial: Tensor | None, *, advances: bool, applies: bool) -> None:
+        group = self.work.group
+        self.kernels.lars_pass[(self.table.num_chunks,)](
+            multiplier=self.multiplier,
+            is_skipped=self.is_skipped,
+            step_sizes=step_sizes,
+            partial=partial,
+            beta=group["beta"],
+            rest=1 - group["beta"],
+            weight_decay=group["weight_decay"],
+            ADVANCES=advances,
+            APPLIES=applies,
+            NORM=self.norm,
+            **self.common,
+            **self.copy,
+        )

@@ -1,0 +1,353 @@
+"""What LAMB and LARS share: everything but the direction of a step.
+
+    0  is the gradient finite, and by what is it multiplied           (clipping, loss scale)
+    1  directions u, elementwise, on whatever slice we hold           (lamb.py, lars.py)
+    2  partial norms of w and u per parameter, made global            (the port: segments.py)
+    3  w -= lr ratio u, elementwise, the ratio looked up per segment
+
+Passes 1 and 3 are an implementation's (`eager.py`: reference and foreach; `fused.py`: Triton). The order of events is
+here, and no implementation reads a number back from the device to decide it, but where `eager.py` says so.
+"""
+
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, get_args, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bert_lamb.optim import dtensor
+from bert_lamb.optim.segments import Layout, Segments, keep_local
+from bert_lamb.optim.trust_ratio import NORMS, Bounds, Norm, TrustRatio
+
+Implementation = Literal["auto", "reference", "foreach", "fused"]
+IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class NormRecord:
+    """Norms of one step, per adapted parameter; all [len(names)] float64 on the parameters' device."""
+
+    names: tuple[str, ...]
+    param_norm: Tensor
+    update_norm: Tensor
+    trust_ratio: Tensor
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step touches together: tensors of one group, device and combination of dtypes, in order.
+
+    params: fp32 or wider, local; the masters where the parameters are of low precision. grads: of any dtype.
+    copies: the low-precision parameters that follow their masters; empty where there are none.
+    moments: by name. states: the optimizer's own, of which an implementation counts the steps.
+    """
+
+    group: dict[str, Any]
+    keys: list[Tensor]  # the tensors as the optimizer knows them
+    params: list[Tensor]
+    grads: list[Tensor]
+    copies: list[Tensor]
+    moments: dict[str, list[Tensor]]
+    states: list[dict[str, Tensor]]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What comes before the update, on the device: whether to skip it, and the gradients' multiplier.
+
+    is_skipped: 0-d bool; multiplier: 0-d float32; None: never skipped, multiplied by 1.
+    """
+
+    is_skipped: Tensor | None = None
+    multiplier: Tensor | None = None
+
+
+class Passes(Protocol):
+    """An implementation at work on one step of one `Work`."""
+
+    def grad_squares(self) -> Tensor:
+        """Local sums of squares of the gradients as they are, [len(layout.names)] float64."""
+
+    def advance(self, gate: Gate) -> Tensor | None:
+        """Pass 1: moments in place; partial norms of w and u, [2, len(layout.names)] float64.
+
+        None for a group that is not adapted.
+        """
+
+    def apply(self, step_sizes: Tensor | None) -> None:
+        """Pass 3: w -= step_size u with step_sizes [len(layout.names)] float64; None: lr of the group for all."""
+
+
+class LayerwiseOptimizer(Optimizer, ABC):
+    """An optimizer whose step is, per parameter, lr phi(||w||) / ||u|| long. See `Lamb` for the arguments.
+
+    State per tensor: step (0-d float32), the subclass's moments (fp32 or wider, like the tensor), and for tensors of
+    low precision `master`, their fp32 values.
+    """
+
+    MOMENTS: ClassVar[tuple[str, ...]]
+    _step_supports_amp_scaling = (
+        True  # torch.amp.GradScaler hands over found_inf and its scale; nothing is unscaled twice
+    )
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        defaults: dict[str, Any],
+        *,
+        norm: Norm,
+        param_norm_bounds: Bounds | None,
+        trust_ratio_bounds: Bounds | None,
+        max_grad_norm: float | None,
+        skip_nonfinite: bool,
+        implementation: Implementation,
+        awaits_binding: bool,
+    ) -> None:
+        require("norm", norm, norm in NORMS, f"one of {', '.join(NORMS)}")
+        for name, bounds in (("param_norm_bounds", param_norm_bounds), ("trust_ratio_bounds", trust_ratio_bounds)):
+            require(name, bounds, bounds is None or 0 <= bounds[0] <= bounds[1], "0 <= lower <= upper, or None")
+        require("max_grad_norm", max_grad_norm, max_grad_norm is None or max_grad_norm > 0, "above 0, or None")
+        require(
+            "implementation", implementation, implementation in IMPLEMENTATIONS, f"one of {', '.join(IMPLEMENTATIONS)}"
+        )
+        self.implementation = implementation
+        self.trust_ratio = TrustRatio(norm, param_norm_bounds, trust_ratio_bounds)
+        self.max_grad_norm, self.skip_nonfinite = max_grad_norm, skip_nonfinite
+        self.awaits_binding = awaits_binding
+        self._forget_tensors()
+        super().__init__(params, defaults)
+
+    # -- which elements belong to which parameter ------------------------------------------------------------------
+
+    def _forget_tensors(self) -> None:
+        self._cuts: dict[int, tuple[weakref.ref[Tensor], Segments]] = {}  # by id of the tensor
+        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._records: dict[int, NormRecord] = {}  # by id of the work's first tensor
+        self.fused_memory: dict[Any, Any] = {}  # what the fused implementation keeps between steps
+        self._num_skipped: Tensor | None = None
+        self._is_bound = False  # an engine calls step once for each group
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        self.check_group(self.param_groups[-1])
+        first = sum(len(other["params"]) for other in self.param_groups[:-1])
+        self._know_whole(self.param_groups[-1], first)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for a hyperparameter of a group that is out of range."""
+        require("lr", group["lr"], bool(group["lr"] >= 0), "0 or more")
+        require("weight_decay", group["weight_decay"], group["weight_decay"] >= 0, "0 or more")
+
+    def _know_whole(self, group: dict[str, Any], first: int) -> None:
+        names = group.get("param_names") or [str(first + index) for index in range(len(group["params"]))]
+        for name, parameter in zip(names, group["params"], strict=True):
+            self._know(parameter, dtensor.cut_of(name, parameter))
+
+    def _know(self, tensor: Tensor, segments: Segments) -> None:
+        self._cuts[id(tensor)] = (weakref.ref(tensor), segments)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("implementation", "trust_ratio", "max_grad_norm", "skip_nonfinite", "awaits_binding")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy has other tensors: what it was built with is what it holds now; bindings to partitions do not carry.
+        super().__setstate__(state)
+        self._forget_tensors()
+        first = 0
+        for group in self.param_groups:
+            self._know_whole(group, first)
+            first += len(group["params"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but moments and masters of low-precision parameters keep their fp32."""
+        cuts, is_bound = self._cuts, self._is_bound
+        super().load_state_dict(state_dict)  # ends in __setstate__, which forgets them; the tensors are the same
+        self._cuts, self._is_bound = cuts, is_bound
+        saved = state_dict["state"]
+        packed = (index for group in state_dict["param_groups"] for index in group["params"])
+        held = (parameter for group in self.param_groups for parameter in group["params"])
+        for index, parameter in zip(packed, held, strict=True):
+            if parameter.dtype in LOW_PRECISION:
+                for name in (*self.MOMENTS, "master"):
+                    if name in saved.get(index, {}):
+                        value = saved[index][name].to(device=parameter.device, dtype=torch.float32)
+                        self.state[parameter][name] = value.clone()
+
+    def bind(self, cuts: Iterable[tuple[Tensor, Segments]]) -> None:
+        """Say which elements of the engine's tensors belong to which parameter; forgets all state made before.
+
+        cuts: every tensor that the engine will put into the param groups, with its cut. The engine clips gradients and
+        skips what is not finite, since it calls `step` for one group at a time.
+        Raises ValueError when a cut does not cover its tensor, or when this optimizer was to clip partitions.
+        """
+        self._forget_tensors()
+        self.state.clear()
+        for tensor, segments in cuts:
+            if sum(segments.sizes) != tensor.numel():
+                raise ValueError(f"segments of {sum(segments.sizes)} elements for a tensor of {tensor.numel()}")
+            if segments.reduce_norms is not keep_local:
+                if self.max_grad_norm is not None:
+                    raise ValueError(
+                        f"max_grad_norm={self.max_grad_norm} with partitions: one call sees one group, which has no"
+                        " global norm; let the engine clip (DeepSpeed: gradient_clipping)"
+                    )
+                self.skip_nonfinite = False
+            self._know(tensor, segments)
+            self.state_of(tensor)  # at once: ZeRO links state to parameters after the first group's first step
+        self._is_bound = True
+        self.awaits_binding = False
+
+    def _cut_of(self, parameter: Tensor) -> Segments:
+        known, segments = self._cuts.get(id(parameter), (None, None))
+        if segments is None or known is None or known() is not parameter:
+            raise RuntimeError(
+                f"{type(self).__name__} was asked to update a tensor of shape {tuple(parameter.shape)} that it was not"
+                " built with: an engine swapped the parameters for flat partitions, whose trust ratios would be wrong."
+                " Build it with awaits_binding=True and call bind() after the engine's initialisation."
+            )
+        return segments
+
+    # -- a step ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One update of every tensor that has a gradient; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self.awaits_binding:
+            self._check_if_only_initialising()
+            return loss
+        if not self._is_bound:
+            self._records.clear()
+        todo = [(work, self._passes(work)) for group in self.param_groups for work in self._works(group)]
+        gate = self._gate(todo)
+        for work, passes in todo:
+            partial = passes.advance(gate)
+            if partial is None:
+                passes.apply(None)
+                continue
+            whole = work.layout.reduce(partial, self.trust_ratio.reduce_operation)
+            param_norm, update_norm, ratio = self.trust_ratio(whole)
+            self._records[id(work.keys[0])] = NormRecord(work.layout.names, param_norm, update_norm, ratio)
+            passes.apply(ratio * work.group["lr"])
+        return loss
+
+    def _works(self, group: dict[str, Any]) -> list[Work]:
+        """The group's tensors that have a gradient, sorted by device and dtypes; one Work for nearly every model."""
+        sorted_: dict[tuple[Any, ...], list[Tensor]] = {}
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                raise RuntimeError(f"{type(self).__name__} does not take sparse gradients")
+            sorted_.setdefault((parameter.device, parameter.dtype, gradient.dtype), []).append(parameter)
+        return [self._work(group, keys) for keys in sorted_.values()]
+
+    def _work(self, group: dict[str, Any], keys: list[Tensor]) -> Work:
+        cuts = [self._cut_of(key) for key in keys]
+        states = [self.state_of(key) for key in keys]
+        is_low = keys[0].dtype in LOW_PRECISION
+        identity = tuple(id(key) for key in keys)
+        if identity not in self._layouts:
+            self._layouts[identity] = Layout(tuple(cuts))
+        return Work(
+            group=group,
+            keys=keys,
+            params=[dtensor.local(state["master"]) for state in states] if is_low else [dtensor.local(k) for k in keys],
+            grads=[dtensor.local(key.grad) for key in keys],
+            copies=[dtensor.local(key) for key in keys] if is_low else [],
+            moments={name: [dtensor.local(state[name]) for state in states] for name in self.MOMENTS},
+            states=states,
+            layout=self._layouts[identity],
+        )
+
+    def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The state of one tensor, made where there is none yet."""
+        state: dict[str, Tensor] = self.state[parameter]
+        if "step" not in state:
+            is_low = parameter.dtype in LOW_PRECISION
+            dtype = torch.float32 if is_low else parameter.dtype
+            with torch.no_grad():
+                state["step"] = torch.tensor(0.0)
+                for name in self.MOMENTS:
+                    state[name] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
+                if is_low:
+                    state["master"] = parameter.detach().to(torch.float32)
+        return state
+
+    def _passes(self, work: Work) -> Passes:
+        name = self.implementation
+        if name == "auto":
+            from bert_lamb.optim import fused
+
+            name = "fused" if work.params[0].is_cuda and fused.complaint(work) is None else "foreach"
+        return self._fused_passes(work) if name == "fused" else self._eager_passes(name, work)
+
+    @abstractmethod
+    def _eager_passes(self, implementation: str, work: Work) -> Passes:
+        """Passes with one kernel for each operation."""
+
+    @abstractmethod
+    def _fused_passes(self, work: Work) -> Passes:
+        """Passes with one kernel each."""
+
+    # -- clipping, loss scale, gradients that are not finite -------------------------------------------------------
+
+    def _gate(self, todo: list[tuple[Work, Passes]]) -> Gate:
+        scale: Tensor | None = getattr(self, "grad_scale", None)  # set by torch.amp.GradScaler, for one call
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        is_skipped = None if found_inf is None else found_inf.squeeze() > 0
+        multiplier = None if scale is None else scale.squeeze().double().reciprocal()
+        if todo and (self.max_grad_norm is not None or (self.skip_nonfinite and is_skipped is None)):
+            device = todo[0][0].params[0].device
+            squares = [work.layout.reduce(passes.grad_squares()[None], "sum").sum().to(device) for work, passes in todo]
+            norm = torch.stack(squares).sum().sqrt()
+            if multiplier is not None:
+                norm = norm * multiplier.to(device)
+            if self.skip_nonfinite:
+                is_infinite = ~torch.isfinite(norm)
+                is_skipped = is_infinite if is_skipped is None else is_infinite | is_skipped.to(device)
+            if self.max_grad_norm is not None:
+                clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+                multiplier = clip if multiplier is None else clip * multiplier.to(device)
+        if is_skipped is not None:
+            self._num_skipped = is_skipped.long() + (0 if self._num_skipped is None else self._num_skipped)
+        return Gate(is_skipped, None if multiplier is None else multiplier.float())
+
+    # -- what a step did -------------------------------------------------------------------------------------------
+
+    @property
+    def last_norms(self) -> list[NormRecord]:
+        """Norms and trust ratios of the last step, one record per adapted group; no extra pass over memory."""
+        return list(self._records.values())
+
+    @property
+    def num_skipped_steps(self) -> int:
+        """Steps skipped so far because a gradient was not finite; reading it waits for the device."""
+        return 0 if self._num_skipped is None else int(self._num_skipped)
+
+    def _check_if_only_initialising(self) -> None:
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if any(bool(gradient.any()) for gradient in gradients):
+            raise RuntimeError(
+                f"{type(self).__name__} awaits binding: call bind() after the engine's initialisation, before training."
+            )
+
+
+def require(name: str, value: object, is_right: bool, expected: str) -> None:
+    if not is_right:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
