@@ -1,10 +1,19 @@
 """Put together what a phase trains with: the model at its seeded start, the optimizer, and the machine around them."""
 
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
-from bert_lamb.config import EngineName, LambConfig, PretrainConfig
+from bert_lamb.config import (
+    AdamWConfig,
+    EngineName,
+    LambConfig,
+    LarsConfig,
+    LayerwiseConfig,
+    OptimizerImplementation,
+    PretrainConfig,
+)
 from bert_lamb.data.keyed_random import fold
 from bert_lamb.engine.checkpoint import Checkpoint
 from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_json
@@ -12,7 +21,8 @@ from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.engine.torch_engine import TorchEngine
 from bert_lamb.model.bert import BertPretrainingModel, bert_config
-from bert_lamb.optim import Lamb, parameter_groups
+from bert_lamb.optim import Lamb, Lars, parameter_groups
+from bert_lamb.optim.apex_lamb import build_apex_lamb
 from bert_lamb.phase import Phase
 
 
@@ -25,21 +35,43 @@ def build_model(config: PretrainConfig, phase: Phase) -> BertPretrainingModel:
 
 
 def build_optimizer(config: PretrainConfig, model: BertPretrainingModel) -> torch.optim.Optimizer:
-    """LAMB, or torch's AdamW, over the model's parameters with the usual exemptions; its lr is set at each step."""
+    """LAMB, LARS or torch's AdamW over the model's parameters with the usual exemptions; lr is set at each step."""
     settings = config.optimizer
-    beta1, beta2 = settings.betas
-    groups = parameter_groups(model.named_parameters(), weight_decay=settings.weight_decay)
-    if isinstance(settings, LambConfig):
-        return Lamb(
+    groups = parameter_groups(
+        model.named_parameters(),
+        weight_decay=settings.weight_decay,
+        adapt_undecayed=isinstance(settings, LayerwiseConfig) and settings.adapt_undecayed,
+    )
+    if isinstance(settings, AdamWConfig):
+        return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps)
+    if isinstance(settings, LambConfig) and settings.implementation is OptimizerImplementation.apex:
+        return build_apex_lamb(
             groups,
-            lr=0.0,
-            betas=(beta1, beta2),
+            betas=settings.betas,
             eps=settings.eps,
             bias_correction=settings.bias_correction,
-            implementation=settings.implementation.value,
-            awaits_binding=config.runtime.engine is EngineName.deepspeed,
+            adapt_undecayed=settings.adapt_undecayed,
         )
-    return torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2), eps=settings.eps)
+    assert isinstance(settings, LambConfig | LarsConfig)
+    shared: dict[str, Any] = {
+        "lr": 0.0,
+        "norm": settings.norm.value,
+        "param_norm_bounds": settings.param_norm_bounds,
+        "trust_ratio_bounds": settings.trust_ratio_bounds,
+        "skip_nonfinite": False,  # the engine does, from the norm it has anyway
+        "implementation": settings.implementation.value,
+        "awaits_binding": config.runtime.engine is EngineName.deepspeed,
+    }
+    if isinstance(settings, LarsConfig):
+        return Lars(groups, beta=settings.beta, **shared)
+    return Lamb(
+        groups,
+        betas=settings.betas,
+        eps=settings.eps,
+        bias_correction=settings.bias_correction,
+        nesterov=settings.nesterov.value,
+        **shared,
+    )
 
 
 def build_engine(

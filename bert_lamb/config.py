@@ -135,26 +135,62 @@ class OptimizerConfig:
     """What every optimizer has."""
 
     name: str = MISSING
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-6
     weight_decay: float = 0.01  # not on bias and LayerNorm
 
 
-class LambImplementation(Enum):
+class OptimizerImplementation(Enum):
+    """How LAMB and LARS are computed; does not change the outcome beyond rounding."""
+
+    auto = "auto"  # fused where it can be, else foreach
     reference = "reference"  # one tensor, one equation a line
     foreach = "foreach"  # many tensors per kernel
+    fused = "fused"  # Triton, on a GPU
+    apex = "apex"  # NVIDIA apex's FusedLAMB, where it is installed; LAMB with engine=torch only
+
+
+class Nesterov(Enum):
+    none = "none"
+    first = "first"  # N-LAMB
+    both = "both"  # NN-LAMB
+
+
+class NormName(Enum):
+    l2 = "l2"
+    l1 = "l1"
+    linf = "linf"
 
 
 @dataclass
-class LambConfig(OptimizerConfig):
+class LayerwiseConfig(OptimizerConfig):
+    """What LAMB and LARS share; bert_lamb/optim/README.md has the formulas."""
+
+    adapt_undecayed: bool = False  # a trust ratio for bias and LayerNorm too (NVLAMB)
+    norm: NormName = NormName.l2  # of weights and directions
+    param_norm_bounds: list[float] | None = None  # [lower, upper]: phi clips the weights' norm
+    trust_ratio_bounds: list[float] | None = None  # [lower, upper]: the ratio is clipped
+    implementation: OptimizerImplementation = OptimizerImplementation.auto
+
+
+@dataclass
+class LambConfig(LayerwiseConfig):
     name: str = "lamb"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-6
     bias_correction: bool = True  # on the moments: the paper's v5; off: its v3 and Google's code
-    implementation: LambImplementation = LambImplementation.foreach
+    nesterov: Nesterov = Nesterov.none
+
+
+@dataclass
+class LarsConfig(LayerwiseConfig):
+    name: str = "lars"
+    beta: float = 0.9  # decay of the momentum
 
 
 @dataclass
 class AdamWConfig(OptimizerConfig):
     name: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-6
 
 
 @dataclass
@@ -312,6 +348,7 @@ def register_schemas() -> None:
     for command, schema in SCHEMAS.items():
         store.store(group="schema", name=command, node=schema)
     store.store(group="schema/optimizer", name="lamb", node=LambConfig)
+    store.store(group="schema/optimizer", name="lars", node=LarsConfig)
     store.store(group="schema/optimizer", name="adamw", node=AdamWConfig)
 
 
@@ -444,11 +481,7 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         0,
         "1, 2 or 3 with fp16: DeepSpeed's stage 0 does not scale the loss that it unscales",
     )
-    for beta in config.optimizer.betas:
-        complaints.unless(0 <= beta < 1, "optimizer.betas", tuple(config.optimizer.betas), "numbers in [0, 1)")
-    complaints.unless(
-        config.optimizer.weight_decay >= 0, "optimizer.weight_decay", config.optimizer.weight_decay, "0 or more"
-    )
+    complaints.extend(check_optimizer(config))
     counts_from_zero: tuple[tuple[object, str, str], ...] = (
         (runtime, "runtime.", "loader_workers"),
         (config.evaluation, "evaluation.", "interval_steps"),
@@ -481,10 +514,6 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         "fp16",
         "fp32 or bf16 on the CPU",
     )
-    complaints.unless(
-        config.optimizer.name in ("lamb", "adamw"), "optimizer.name", config.optimizer.name, "lamb or adamw"
-    )
-    _check_if_positive(complaints, "optimizer.", config.optimizer, "eps")
     complaints.unless(config.tracker.name in ("none", "wandb"), "tracker.name", config.tracker.name, "none or wandb")
     complaints.unless(
         config.tracker.mode in ("online", "offline", "disabled"),
@@ -495,6 +524,53 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
     _check_if_positive(complaints, "logging.", config.logging, "interval_steps")
     _check_if_positive(complaints, "checkpoint.", config.checkpoint, "keep_last")
     _check_if_positive(complaints, "evaluation.", config.evaluation, "micro_batch_size")
+    return complaints
+
+
+def check_optimizer(config: PretrainConfig) -> Complaints:
+    complaints = Complaints()
+    optimizer = config.optimizer
+    complaints.unless(optimizer.weight_decay >= 0, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
+    if isinstance(optimizer, LambConfig | AdamWConfig):
+        for beta in optimizer.betas:
+            complaints.unless(0 <= beta < 1, "optimizer.betas", tuple(optimizer.betas), "numbers in [0, 1)")
+        _check_if_positive(complaints, "optimizer.", optimizer, "eps")
+    if isinstance(optimizer, LarsConfig):
+        complaints.unless(0 <= optimizer.beta < 1, "optimizer.beta", optimizer.beta, "a number in [0, 1)")
+    if isinstance(optimizer, LayerwiseConfig):
+        for name in ("param_norm_bounds", "trust_ratio_bounds"):
+            bounds = getattr(optimizer, name)
+            is_right = bounds is None or (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1])
+            complaints.unless(is_right, f"optimizer.{name}", bounds, "[lower, upper] with 0 <= lower <= upper, or null")
+        if optimizer.implementation is OptimizerImplementation.apex:
+            plain = LambConfig()
+            complaints.unless(
+                config.runtime.engine is EngineName.torch,
+                "optimizer.implementation",
+                "apex",
+                "runtime.engine=torch: of ZeRO's partitions apex's FusedLAMB would take one trust ratio each",
+            )
+            for name in ("nesterov", "norm", "param_norm_bounds", "trust_ratio_bounds"):
+                found = getattr(optimizer, name, plain.nesterov)
+                complaints.unless(
+                    found == getattr(plain, name),
+                    f"optimizer.{name}",
+                    found,
+                    "its default: apex's FusedLAMB has no other",
+                )
+            complaints.unless(
+                isinstance(optimizer, LambConfig),
+                "optimizer.implementation",
+                "apex",
+                "optimizer=lamb: apex has no such LARS",
+            )
+    if isinstance(optimizer, LambConfig):
+        complaints.unless(
+            optimizer.nesterov is Nesterov.none or optimizer.bias_correction,
+            "optimizer.bias_correction",
+            optimizer.bias_correction,
+            f"true with optimizer.nesterov={optimizer.nesterov.value}",
+        )
     return complaints
 
 

@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bert_lamb.engine.protocol import TENSOR_KINDS, Engine
+from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: says which tensors it holds, since optimizers differ in their moments
 META_FILE = "checkpoint.json"
 
 
@@ -61,9 +61,10 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     engine.barrier()
+    fragments = list(engine.owned_fragments())
     tensors = {
         f"{kind}/{fragment.name}/{fragment.start}": tensor.detach().to("cpu", torch.float32).contiguous().clone()
-        for fragment in engine.owned_fragments()
+        for fragment in fragments
         for kind, tensor in fragment.tensors.items()
     }
     file = partial / f"rank-{engine.rank:05d}-of-{engine.world_size:05d}.safetensors"
@@ -76,6 +77,7 @@ def save_checkpoint(
             "format_version": FORMAT_VERSION,
             "position": asdict(position),
             "world_size": engine.world_size,
+            "tensor_kinds": list(fragments[0].tensors),
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "files": {path.name: path.stat().st_size for path in sorted(partial.glob("*.safetensors"))},
             **about,
@@ -135,7 +137,7 @@ class Checkpoint:
         self._check_if_complete()
 
     def read(self, kind: str, name: str, start: int, numel: int) -> Tensor:
-        """Elements start..start+numel of the flattened parameter `name`; kind is one of TENSOR_KINDS. [numel] fp32."""
+        """Elements start..start+numel of the flattened parameter `name`; kind is "weight" or a moment. [numel] fp32."""
         out = torch.empty(numel)
         for begin, end, file, key in self._where[kind, name]:
             first, last = max(begin, start), min(end, start + numel)
@@ -156,12 +158,18 @@ class Checkpoint:
         precision agree with the masters written here.
         """
         for fragment in engine.held_fragments():
+            if set(fragment.tensors) != set(self.meta["tensor_kinds"]):
+                raise UserError(
+                    found=f"{', '.join(self.meta['tensor_kinds'])} in {self.directory}",
+                    expected=f"{', '.join(fragment.tensors)}, which this optimizer needs",
+                    fix="resume with the optimizer that wrote it",
+                )
             for kind, tensor in fragment.tensors.items():
                 tensor.copy_(self.read(kind, fragment.name, fragment.start, fragment.numel))
 
     def _check_if_complete(self) -> None:
         for name, shape in self.shapes.items():
-            for kind in TENSOR_KINDS:
+            for kind in self.meta["tensor_kinds"]:
                 position = 0
                 for begin, end, *_ in sorted(self._where[kind, name]):
                     if begin != position:

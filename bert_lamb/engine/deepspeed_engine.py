@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 
 from bert_lamb.engine import zero_lamb
 from bert_lamb.engine.launch import Process, join_process_group
+from bert_lamb.engine.optimizer_state import moments_of, norms_of, optimizer_step, set_optimizer_step
 from bert_lamb.engine.protocol import Fragment, StepResult
-from bert_lamb.engine.torch_engine import ensure_state, optimizer_step, set_optimizer_step
 from bert_lamb.engine.zero_layout import FlatPartition, read_layout, views
 from bert_lamb.errors import UserError
-from bert_lamb.optim import Lamb, NormRecord
+from bert_lamb.optim import LayerwiseOptimizer, NormRecord
 
 SETTLED_ELSEWHERE = {
     "train_batch_size": "phases.*.global_batch_size",
@@ -102,8 +102,8 @@ class DeepSpeedEngine:
     """Wraps `deepspeed.initialize`; implements `Engine`.
 
     model: on any device, with the weights to start from (cast and partitioned by DeepSpeed). The masters hold those
-    weights rounded to the compute dtype until a checkpoint is loaded. optimizer: over model's named parameters; a
-    `Lamb` must have awaits_binding=True; its lr must be 0 here, since DeepSpeed may call step() while it initialises.
+    weights rounded to the compute dtype until a checkpoint is loaded. optimizer: over model's named parameters, with
+    lr 0, since DeepSpeed may call step() while it initialises; LAMB and LARS with awaits_binding=True.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, *, process: Process, json: dict[str, Any]) -> None:
@@ -117,10 +117,10 @@ class DeepSpeedEngine:
         self.optimizer = optimizer
         self.partitions: list[FlatPartition] = read_layout(self._zero, optimizer, self._engine.module)
         optimizer.state.clear()  # whatever the call during initialisation left behind
-        if isinstance(optimizer, Lamb):
+        if isinstance(optimizer, LayerwiseOptimizer):
             zero_lamb.bind(optimizer, self.partitions)
         for partition in self.partitions:
-            ensure_state(optimizer, partition.flat)
+            moments_of(optimizer, partition.flat)
 
     @property
     def loss_scale(self) -> float | None:
@@ -158,7 +158,7 @@ class DeepSpeedEngine:
         torch.distributed.barrier()
 
     def norms(self) -> list[NormRecord]:
-        return self.optimizer.last_norms if isinstance(self.optimizer, Lamb) else []
+        return norms_of(self.optimizer)
 
     def owned_fragments(self) -> Iterator[Fragment]:
         return self._fragments(with_copies=self.rank == 0)
@@ -170,12 +170,7 @@ class DeepSpeedEngine:
         for partition in self.partitions:
             if partition.process_group is None and not with_copies:
                 continue
-            state = self.optimizer.state[partition.flat]
-            tensors = {
-                "weight": partition.flat.data,
-                "exp_avg": state["exp_avg"],
-                "exp_avg_sq": state["exp_avg_sq"],
-            }
+            tensors = {"weight": partition.flat.data, **moments_of(self.optimizer, partition.flat)}
             cuts = {kind: list(views(partition, tensor)) for kind, tensor in tensors.items()}
             for index, piece in enumerate(partition.pieces):
                 if piece.name is not None:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from bert_lamb.optim import NormRecord
 
-TENSOR_KINDS = ("weight", "exp_avg", "exp_avg_sq")
-
 
 @dataclass(frozen=True)
 class StepResult:
@@ -24,8 +22,8 @@ class StepResult:
 class Fragment:
     """A contiguous piece of one parameter's fp32 training state, as live views: writing to them changes the training.
 
-    name: of the parameter. start: first element in the flattened parameter. tensors: by kind (see TENSOR_KINDS),
-    each 1-D with the same number of elements.
+    name: of the parameter. start: first element in the flattened parameter. tensors: "weight" and the
+    optimizer's moments by name, each 1-D with the same number of elements.
     """
 
     name: str

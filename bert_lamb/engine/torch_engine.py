@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bert_lamb.engine.optimizer_state import moments_of, norms_of, optimizer_step, set_optimizer_step
 from bert_lamb.engine.protocol import Fragment, StepResult
-from bert_lamb.optim import Lamb, NormRecord
+from bert_lamb.optim import NormRecord
 
 
 class TorchEngine:
@@ -48,15 +49,14 @@ class TorchEngine:
         pass
 
     def norms(self) -> list[NormRecord]:
-        return self.optimizer.last_norms if isinstance(self.optimizer, Lamb) else []
+        return norms_of(self.optimizer)
 
     def owned_fragments(self) -> Iterator[Fragment]:
         return self.held_fragments()
 
     def held_fragments(self) -> Iterator[Fragment]:
         for name, parameter in self.named_parameters.items():
-            state = ensure_state(self.optimizer, parameter)
-            tensors = {"weight": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+            tensors = {"weight": parameter.data, **moments_of(self.optimizer, parameter)}
             yield Fragment(name, 0, {kind: tensor.view(-1) for kind, tensor in tensors.items()})
 
     def close(self) -> None:
@@ -80,24 +80,3 @@ class _Autocast(nn.Module):
     def forward(self, *args: Tensor, **kwargs: Tensor) -> object:
         with torch.autocast(self.device_type, dtype=torch.bfloat16):
             return self.module(*args, **kwargs)
-
-
-def ensure_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """The optimizer's step, exp_avg and exp_avg_sq of a tensor, made as LAMB and torch's AdamW make them."""
-    state: dict[str, Tensor] = optimizer.state[parameter]
-    if not state:
-        state["step"] = torch.tensor(0.0)
-        state["exp_avg"] = torch.zeros_like(parameter, requires_grad=False)
-        state["exp_avg_sq"] = torch.zeros_like(parameter, requires_grad=False)
-    return state
-
-
-def optimizer_step(optimizer: Optimizer) -> int:
-    """Steps applied, as the first tensor of the optimizer's state counts them."""
-    return next((int(state["step"]) for state in optimizer.state.values() if "step" in state), 0)
-
-
-def set_optimizer_step(optimizer: Optimizer, step: int) -> None:
-    """Set the count of every tensor."""
-    for state in optimizer.state.values():
-        state["step"].fill_(step)

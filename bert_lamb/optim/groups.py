@@ -11,9 +11,12 @@ def is_exempt(name: str) -> bool:
     return name.endswith("bias") or "LayerNorm" in name
 
 
-def parameter_groups(named_parameters: Iterable[tuple[str, Parameter]], *, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, Parameter]], *, weight_decay: float, adapt_undecayed: bool = False
+) -> list[dict[str, Any]]:
     """Two torch param groups with names: first the decayed and adapted parameters, then the exempt ones.
 
+    adapt_undecayed: the exempt ones have a trust ratio too (NVLAMB: NVIDIA's use_nvlamb, timm's always_adapt).
     Source: the exclusion list ["LayerNorm", "layer_norm", "bias"] of the authors' LAMB optimizer for BERT.
     An empty group is left out. Parameters keep their order.
     """
@@ -22,6 +25,6 @@ def parameter_groups(named_parameters: Iterable[tuple[str, Parameter]], *, weigh
     exempt = [(name, parameter) for name, parameter in named if is_exempt(name)]
     groups: list[dict[str, Any]] = [
         {"params": regular, "weight_decay": weight_decay, "adapt": True},
-        {"params": exempt, "weight_decay": 0.0, "adapt": False},
+        {"params": exempt, "weight_decay": 0.0, "adapt": adapt_undecayed},
     ]
     return [group for group in groups if group["params"]]

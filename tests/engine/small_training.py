@@ -9,12 +9,14 @@ from bert_lamb.model.bert import BertPretrainingModel, bert_config
 
 NUM_STEPS = 8
 ACCUMULATION = 2
-GLOBAL_BATCH = 12
+GLOBAL_BATCH = 24
 SEQ_LENGTH = 16
 VOCAB = 211
 LR = 1e-2
 BETAS = (0.9, 0.99)
-EPS = 1e-6
+EPS = (
+    1e-4  # large: a gradient that nearly cancels is mostly rounding, and an eps below it would make whole steps of that
+)
 WEIGHT_DECAY = 0.02
 MAX_GRAD_NORM = 0.3  # below the norms of these batches, so that clipping is at work
 

@@ -101,7 +101,7 @@ def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypat
     [
         (lambda f: (f / "checkpoint.json").unlink(), "no readable checkpoint.json"),
         (lambda f: (f / "checkpoint.json").write_text("{"), "no readable checkpoint.json"),
-        (lambda f: edit_meta(f, format_version=2), "format version 2"),
+        (lambda f: edit_meta(f, format_version=3), "format version 3"),
         (lambda f: (f / "rank-00001-of-00002.safetensors").unlink(), "found nothing at"),
         (lambda f: truncate(f / "rank-00000-of-00002.safetensors"), "bytes at"),
         (lambda f: drop_file(f, "rank-00001-of-00002.safetensors"), "4 of 15 elements of weight of a.weight"),

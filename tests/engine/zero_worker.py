@@ -14,7 +14,7 @@ import torch
 from bert_lamb.engine.checkpoint import Checkpoint, Position, save_checkpoint
 from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_json
 from bert_lamb.engine.launch import join_process_group, this_process
-from bert_lamb.optim import Lamb, Segments, parameter_groups
+from bert_lamb.optim import Lamb, Lars, Segments, parameter_groups
 from tests.engine.small_training import (
     ACCUMULATION,
     BETAS,
@@ -40,15 +40,12 @@ def train(case, process, out):
                 dict(model.named_parameters())[name].copy_(weight)
     shapes = {name: p.shape for name, p in model.named_parameters()}
     groups = parameter_groups(model.named_parameters(), weight_decay=WEIGHT_DECAY)
-    if case.get("optimizer", "lamb") == "lamb":
-        optimizer = Lamb(
-            groups,
-            lr=0.0,
-            betas=BETAS,
-            eps=EPS,
-            implementation=case.get("implementation", "foreach"),
-            awaits_binding=True,
-        )
+    name = case.get("optimizer", "lamb")
+    layerwise = {"lr": 0.0, "implementation": case.get("implementation", "foreach"), "awaits_binding": True}
+    if name == "lamb":
+        optimizer = Lamb(groups, betas=BETAS, eps=EPS, **layerwise, **case.get("options", {}))
+    elif name == "lars":
+        optimizer = Lars(groups, beta=BETAS[0], **layerwise)
     else:
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)
     micro_batch_size = GLOBAL_BATCH // ACCUMULATION // process.world_size
