@@ -18,10 +18,9 @@ import torch
 from bert_lamb.engine.checkpoint import Checkpoint
 from bert_lamb.engine.torch_engine import TorchEngine
 from bert_lamb.optim import Lamb, Lars, parameter_groups
-from bert_lamb.optim.groups import is_exempt
 from tests.engine import small_training as small
+from tests.engine.truths import in_one_process, lamb_by_oracle
 from tests.launch import run_ranks
-from tests.oracles.lamb import LambOracle
 
 FP32_CASES = [
     *({"name": f"stage{stage}", "zero_stage": stage} for stage in range(4)),
@@ -76,45 +75,11 @@ def cases_of(world_size):
     return {2: ALL_CASES, 4: SHORT_CASES}.get(world_size, FP32_CASES)
 
 
-def gradients_of_step(model, step):
-    batch = small.sequences(step)
-    sums = model(*small.join(batch))
-    model.zero_grad()
-    (sums.mlm_loss / small.num_predictions(batch) + sums.nsp_loss / small.GLOBAL_BATCH).backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), small.MAX_GRAD_NORM)
-    return float(norm)
-
-
 @pytest.fixture(scope="module")
 def truth():
-    """(start, end, gradient norms): parameters by name after eight steps of the numpy oracle in one process."""
-    model = small.make_model()
-    start = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
-    oracle = LambOracle(betas=small.BETAS, eps=small.EPS)
-    norms = []
-    for step in range(1, small.NUM_STEPS + 1):
-        norms.append(gradients_of_step(model, step))
-        params = {name: p.detach().numpy() for name, p in model.named_parameters()}
-        grads = {name: p.grad.numpy() for name, p in model.named_parameters()}
-        oracle.step(
-            params,
-            grads,
-            lr=small.LR,
-            weight_decay=lambda name: 0.0 if is_exempt(name) else small.WEIGHT_DECAY,
-            is_adapted=lambda name: not is_exempt(name),
-        )
-    assert min(norms) > small.MAX_GRAD_NORM, "clipping must be at work"
-    return start, params, norms
-
-
-def in_one_process(make_optimizer):
-    """Parameters by name after eight steps of an optimizer over (regular, exempt) parameter groups, without ranks."""
-    model = small.make_model()
-    optimizer = make_optimizer(parameter_groups(model.named_parameters(), weight_decay=small.WEIGHT_DECAY))
-    for step in range(1, small.NUM_STEPS + 1):
-        gradients_of_step(model, step)
-        optimizer.step()
-    return {name: p.detach().numpy() for name, p in model.named_parameters()}
+    """(start, end, gradient norms): parameters by name before and after eight steps of the numpy oracle."""
+    start = {name: p.detach().numpy().copy() for name, p in small.make_model().named_parameters()}
+    return start, *lamb_by_oracle()
 
 
 @pytest.fixture(scope="module")
