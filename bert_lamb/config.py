@@ -543,33 +543,35 @@ def check_optimizer(config: PretrainConfig) -> Complaints:
             is_right = bounds is None or (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1])
             complaints.unless(is_right, f"optimizer.{name}", bounds, "[lower, upper] with 0 <= lower <= upper, or null")
         if optimizer.implementation is OptimizerImplementation.apex:
-            plain = LambConfig()
-            complaints.unless(
-                config.runtime.engine is EngineName.torch,
-                "optimizer.implementation",
-                "apex",
-                "runtime.engine=torch: of ZeRO's partitions apex's FusedLAMB would take one trust ratio each",
-            )
-            for name in ("nesterov", "norm", "param_norm_bounds", "trust_ratio_bounds"):
-                found = getattr(optimizer, name, plain.nesterov)
-                complaints.unless(
-                    found == getattr(plain, name),
-                    f"optimizer.{name}",
-                    found,
-                    "its default: apex's FusedLAMB has no other",
-                )
-            complaints.unless(
-                isinstance(optimizer, LambConfig),
-                "optimizer.implementation",
-                "apex",
-                "optimizer=lamb: apex has no such LARS",
-            )
+            complaints.extend(check_apex(optimizer, config.runtime))
     if isinstance(optimizer, LambConfig):
         complaints.unless(
             optimizer.nesterov is Nesterov.none or optimizer.bias_correction,
             "optimizer.bias_correction",
             optimizer.bias_correction,
             f"true with optimizer.nesterov={optimizer.nesterov.value}",
+        )
+    return complaints
+
+
+def check_apex(optimizer: LayerwiseConfig, runtime: RuntimeConfig) -> Complaints:
+    complaints = Complaints()
+    complaints.unless(
+        runtime.engine is EngineName.torch,
+        "optimizer.implementation",
+        "apex",
+        "runtime.engine=torch: of ZeRO's partitions apex's FusedLAMB would take one trust ratio each",
+    )
+    if not isinstance(optimizer, LambConfig):
+        complaints.unless(False, "optimizer.implementation", "apex", "optimizer=lamb: apex has no such LARS")
+        return complaints
+    for name in ("nesterov", "norm", "param_norm_bounds", "trust_ratio_bounds"):
+        found = getattr(optimizer, name)
+        complaints.unless(
+            found == getattr(LambConfig(), name),
+            f"optimizer.{name}",
+            found.value if isinstance(found, Enum) else found,
+            "its default: apex's FusedLAMB has no other",
         )
     return complaints
 

@@ -46,6 +46,22 @@ def run(capsys, *arguments):
         ([*RECIPE, "model.num_heads=7"], ["found model.hidden_size=1024; expected a multiple of model.num_heads=7"]),
         ([*RECIPE, "runtime.precision=fp16", "runtime.zero_stage=0"], ["expected 1, 2 or 3 with fp16"]),
         ([*RECIPE, "optimizer.betas=[0.9,1.0]"], ["found optimizer.betas=(0.9, 1.0)"]),
+        ([*RECIPE, "optimizer=lars", "optimizer.beta=1"], ["found optimizer.beta=1.0; expected a number in [0, 1)"]),
+        ([*RECIPE, "optimizer.trust_ratio_bounds=[3,1]"], ["expected [lower, upper] with 0 <= lower <= upper"]),
+        ([*RECIPE, "optimizer.param_norm_bounds=[1]"], ["found optimizer.param_norm_bounds=[1.0]"]),
+        (
+            [*RECIPE, "optimizer.nesterov=both", "optimizer.bias_correction=false"],
+            ["found optimizer.bias_correction=False; expected true with optimizer.nesterov=both"],
+        ),
+        ([*RECIPE, "optimizer.implementation=apex"], ["expected runtime.engine=torch: of ZeRO's partitions"]),
+        (
+            [*RECIPE, "optimizer.implementation=apex", "runtime.engine=torch", "optimizer.norm=l1"],
+            ["found optimizer.norm=l1; expected its default: apex's FusedLAMB has no other"],
+        ),
+        (
+            [*RECIPE, "optimizer=lars", "optimizer.implementation=apex", "runtime.engine=torch"],
+            ["expected optimizer=lamb: apex has no such LARS"],
+        ),
         ([*RECIPE, "evaluation.max_instances=-1"], ["found evaluation.max_instances=-1"]),
         (["prepare", "output_dir=o"], ["found sources={}; expected at least one source"]),
         (["prepare", "corpus=text", "output_dir=o"], ["found sources.text.path=''"]),
@@ -111,7 +127,7 @@ def test_hydras_flags(tmp_path):
     assert commands.stdout.split() == ["prepare", "pretrain"]
     line = "bert-lamb pretrain optimizer="
     groups = call("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
-    assert groups.stdout.split() == ["optimizer=adamw", "optimizer=lamb"]
+    assert groups.stdout.split() == ["optimizer=adamw", "optimizer=lamb", "optimizer=lars"]
 
 
 def test_every_schema_has_a_command_and_a_root():

@@ -1,0 +1,143 @@
+"""The benchmark of a step runs in one call, counts bytes as worked out here on paper, and times nothing that is wrong.
+
+Truths: bytes by hand. Breaks that turn this file red: a byte count with a pass or a dtype left out or too many, the
+exempt group counted as adapted, a row or a field missing, an optimizer compared at another step than `reference`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch import CHECKOUT
+
+SHAPES = [[4, 3], [5], [2, 2], [1]]  # 16 elements adapted, 6 exempt
+ADAPTED, EXEMPT = 16, 6
+FORMS = {"list", "flat"}
+FIELDS = {
+    "kind",
+    "title",
+    "form",
+    "dtypes",
+    "reason",
+    "median_ms",
+    "min_ms",
+    "max_ms",
+    "host_ms",
+    "counted_bytes",
+    "counted_bytes_per_parameter",
+    "gb_per_s",
+    "share_of_copy",
+    "launches",
+    "ratio_to_adamw_foreach",
+    "ratio_to_adamw_fused",
+    "max_relative_difference",
+    "ms",
+}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """Low-precision parameters are fp16 here: Triton's interpreter cuts bf16 off where the GPU rounds."""
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "shapes.json").write_text(json.dumps(SHAPES))
+    command = [sys.executable, "scripts/bench/lamb_step.py", "--model", str(folder / "shapes.json")]
+    settings = "--device cpu --params fp16 --grad-dtype bf16 --repeats 1 --warmup 0 --copy-mb 1 --num-all-reduces 3"
+    done = subprocess.run(
+        [*command, *settings.split(), "--out", str(folder / "out.json")],
+        cwd=CHECKOUT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {**json.loads((folder / "out.json").read_text()), "stdout": done.stdout}
+
+
+@pytest.fixture(scope="module")
+def rows(result):
+    return {(row["kind"], row["form"]): row for row in result["rows"]}
+
+
+def test_file_has_what_a_number_is_read_with(result):
+    assert result["num_tensors"] == len(SHAPES)
+    assert result["num_parameters"] == ADAPTED + EXEMPT
+    assert result["command"].startswith("python scripts/bench/lamb_step.py --model")
+    assert {"commit", "versions", "hardware", "settings", "zero", "copy"} <= set(result)
+    assert result["versions"]["torch"]
+    assert result["hardware"]["cpu"]
+    assert result["copy"]["bytes_read_and_written"] == 2_000_000
+    assert result["copy"]["gb_per_s"] > 0
+    assert result["zero"]["all_reduce"]["shape"] == [2, 2]
+    assert len(result["zero"]["all_reduce"]["ms"]) == 3
+
+
+def test_every_row_has_numbers_or_a_reason(result, rows):
+    both = (
+        "lamb-reference",
+        "lamb-foreach",
+        "lamb-fused",
+        "lars-foreach",
+        "lars-fused",
+        "adamw-foreach",
+        "adamw-fused",
+    )
+    expected = {(kind, form) for kind in both for form in FORMS}
+    expected |= {(kind, "list") for kind in ("timm", "deepspeed", "apex")}
+    expected |= {(f"unaware-{implementation}", "flat") for implementation in ("foreach", "fused")}
+    assert set(rows) == expected
+    for (kind, form), row in rows.items():
+        assert set(row) == FIELDS
+        if row["reason"] is None:
+            assert len(row["ms"]) == 1
+            assert row["min_ms"] == row["median_ms"] == row["max_ms"] > 0
+            assert row["launches"] > 0
+            assert row["ratio_to_adamw_fused"] > 0
+        else:
+            assert row["median_ms"] is None
+            assert "\n" not in row["reason"]
+            may_lack = {"deepspeed", "apex", "timm"} | ({kind} if "triton is not installed" in row["reason"] else set())
+            assert kind in may_lack, f"{kind}, {form}: {row['reason']}"
+    table = result["stdout"].strip().splitlines()[-len(rows) - 1 :]
+    assert table[0].startswith("optimizer")
+    assert all(line.startswith(row["title"]) for line, row in zip(table[1:], result["rows"], strict=True))
+
+
+BY_HAND = {
+    # bf16 gradients are read for the norm, 2, and in pass 1: g 2, w 4, m 8, v 8; pass 3: w 8, m 4, v 4, fp16 copy 2.
+    # Not adapted, all in one pass: g 2, w 8, m 8, v 8, copy 2.
+    ("lamb-fused", "list"): ADAPTED * (2 + 22 + 18) + EXEMPT * (2 + 28),
+    # Under ZeRO the engine takes the norm and makes the copy.
+    ("lamb-fused", "flat"): ADAPTED * (22 + 16) + EXEMPT * 26,
+    ("unaware-fused", "flat"): ADAPTED * (22 + 16) + EXEMPT * 26,
+    # No v: norm 2; g 2, w 4, m 8; w 8, m 4, copy 2. In one pass: g 2, w 8, m 8, copy 2.
+    ("lars-fused", "list"): ADAPTED * (2 + 14 + 14) + EXEMPT * (2 + 20),
+    ("lars-fused", "flat"): ADAPTED * (14 + 12) + EXEMPT * 18,
+    # fp32 throughout: g 4, w 8, m 8, v 8.
+    ("adamw-fused", "list"): (ADAPTED + EXEMPT) * 28,
+    ("adamw-fused", "flat"): (ADAPTED + EXEMPT) * 28,
+}
+
+
+def test_bytes_are_those_worked_out_by_hand(rows):
+    counted = {key: row["counted_bytes"] for key, row in rows.items() if row["counted_bytes"] is not None}
+    expected = {key: total for key, total in BY_HAND.items() if rows[key]["reason"] is None}
+    assert counted == expected
+    for key, total in expected.items():
+        row = rows[key]
+        assert row["counted_bytes_per_parameter"] == pytest.approx(total / (ADAPTED + EXEMPT))
+        assert row["gb_per_s"] == pytest.approx(total / row["median_ms"] / 1e6)
+
+
+def test_who_has_the_formula_agrees_with_reference(rows):
+    """1e-5: fp32 rounding of w, whose elements change by about a tenth of their size."""
+    compared = {key: row for key, row in rows.items() if row["max_relative_difference"] is not None}
+    assert {kind for kind, _ in compared} >= {"lamb-reference", "lamb-foreach", "lars-foreach"}
+    assert {kind for kind, _ in compared} <= {kind for kind, _ in rows if kind.startswith(("lamb", "lars", "timm"))}
+    for key, row in compared.items():
+        assert row["reason"] is None, key
+        assert row["max_relative_difference"] < 1e-5, key

@@ -1,0 +1,69 @@
+"""From the configuration to the optimizer: every switch arrives where it acts.
+
+Breaks that turn this file red: a switch left out of build_optimizer, groups exchanged, awaits_binding forgotten.
+"""
+
+import pytest
+import torch
+
+from bert_lamb.build import build_optimizer
+from bert_lamb.cli import compose
+from bert_lamb.optim import Lamb, Lars
+
+NAMED = {"dense.weight": (4, 4), "dense.bias": (4,), "LayerNorm.weight": (4,)}
+
+
+class Model(torch.nn.Module):
+    def named_parameters(self, *args, **kwargs):
+        return [(name, torch.nn.Parameter(torch.ones(shape))) for name, shape in NAMED.items()]
+
+
+def build(*overrides):
+    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", *overrides])
+    return build_optimizer(config, Model())
+
+
+def test_lamb_by_default():
+    optimizer = build()
+    assert type(optimizer) is Lamb
+    assert [(g["weight_decay"], g["adapt"]) for g in optimizer.param_groups] == [(0.01, True), (0.0, False)]
+    assert optimizer.param_groups[0]["param_names"] == ["dense.weight"]
+    assert (optimizer.implementation, optimizer.awaits_binding, optimizer.skip_nonfinite) == ("auto", True, False)
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "expected"),
+    [
+        ("optimizer.betas=[0.8,0.9]", lambda o: tuple(o.param_groups[0]["betas"]), (0.8, 0.9)),
+        ("optimizer.eps=1e-5", lambda o: o.param_groups[1]["eps"], 1e-5),
+        ("optimizer.bias_correction=false", lambda o: o.param_groups[0]["bias_correction"], False),
+        ("optimizer.nesterov=first", lambda o: o.param_groups[0]["nesterov"], "first"),
+        ("optimizer.weight_decay=0.3", lambda o: [g["weight_decay"] for g in o.param_groups], [0.3, 0.0]),
+        ("optimizer.adapt_undecayed=true", lambda o: o.param_groups[1]["adapt"], True),
+        ("optimizer.norm=linf", lambda o: o.trust_ratio.norm, "linf"),
+        ("optimizer.param_norm_bounds=[0,10]", lambda o: o.trust_ratio.param_norm_bounds, [0, 10]),
+        ("optimizer.trust_ratio_bounds=[0.01,0.3]", lambda o: o.trust_ratio.ratio_bounds, [0.01, 0.3]),
+        ("optimizer.implementation=reference", lambda o: o.implementation, "reference"),
+        ("runtime.engine=torch", lambda o: o.awaits_binding, False),
+    ],
+)
+def test_switches_of_lamb(override, read, expected):
+    assert read(build()) != expected
+    assert read(build(override)) == expected
+
+
+def test_lars():
+    optimizer = build("optimizer=lars", "optimizer.beta=0.8", "optimizer.norm=l1")
+    assert type(optimizer) is Lars
+    assert (optimizer.param_groups[0]["beta"], optimizer.trust_ratio.norm, optimizer.awaits_binding) == (
+        0.8,
+        "l1",
+        True,
+    )
+    assert [(g["weight_decay"], g["adapt"]) for g in optimizer.param_groups] == [(0.01, True), (0.0, False)]
+
+
+def test_adamw():
+    optimizer = build("optimizer=adamw", "optimizer.eps=1e-8")
+    assert type(optimizer) is torch.optim.AdamW
+    assert [(g["weight_decay"], g["eps"]) for g in optimizer.param_groups] == [(0.01, 1e-8), (0.0, 1e-8)]
