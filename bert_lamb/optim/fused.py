@@ -97,8 +97,8 @@ def _to_device(table: Tensor, device: torch.device) -> Tensor:
 class AddressTable:
     """The tensors' addresses on the device; sent anew when one has moved, as gradients do.
 
-    While a graph is captured, the copy to the device becomes part of the graph and reads the host's memory at every
-    replay: such a table is kept for good, in memory that was set aside before, since none may be pinned then.
+    A captured graph goes on reading what it was captured with, so that is kept for good. If it includes the sending, it
+    reads the host's memory too, at every replay, from memory set aside before: none may be pinned during a capture.
     """
 
     def __init__(self) -> None:
@@ -109,21 +109,21 @@ class AddressTable:
 
     def on(self, device: torch.device, addresses: list[list[int]]) -> Tensor:
         """[6, num_tensors] int64 on the device. Raises RuntimeError when a capture finds no memory set aside."""
-        if self._table is not None and addresses == self._sent:
-            return self._table
-        host = torch.tensor(addresses, dtype=torch.int64)
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            if self._spare is None or self._spare.shape != host.shape:
-                raise RuntimeError("take one optimizer step with these parameters before capturing a graph")
-            self._spare.copy_(host)
-            self._captured.append(self._spare)
-            self._table = self._spare.to(device, non_blocking=True)
-            self._spare = None
-        else:
-            self._table = _to_device(host, device)
-            if device.type == "cuda" and self._spare is None:
-                self._spare = torch.empty_like(host).pin_memory()
-        self._sent = addresses
+        is_capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if self._table is None or addresses != self._sent:
+            host = torch.tensor(addresses, dtype=torch.int64)
+            if is_capturing:
+                if self._spare is None or self._spare.shape != host.shape:
+                    raise RuntimeError("take one optimizer step with these parameters before capturing a graph")
+                self._captured.append(self._spare.copy_(host))
+                self._table, self._spare = self._spare.to(device, non_blocking=True), None
+            else:
+                self._table = _to_device(host, device)
+                if device.type == "cuda" and self._spare is None:
+                    self._spare = torch.empty_like(host).pin_memory()
+            self._sent = addresses
+        if is_capturing:
+            self._captured.append(self._table)
         return self._table
 
 

@@ -1,0 +1,25 @@
+"""The list of mutations fits the code as it is: each applies, once. `python tests/mutate.py` tries them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.launch import CHECKOUT
+from tests.mutate import read_list
+
+
+@pytest.mark.parametrize("mutation", read_list(), ids=lambda mutation: mutation.name)
+def test_the_mutation_still_applies(mutation):
+    text = (CHECKOUT / mutation.file).read_text()
+    assert text.count(mutation.old) == 1
+    changed = text.replace(mutation.old, mutation.new)
+    assert changed != text
+    compile(changed, mutation.file, "exec")
+    assert mutation.tests
+    for test in mutation.tests:
+        assert (CHECKOUT / Path(test.split("::")[0])).exists(), test
+
+
+def test_names_are_unique():
+    names = [mutation.name for mutation in read_list()]
+    assert len(set(names)) == len(names)
