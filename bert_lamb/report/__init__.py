@@ -1,6 +1,7 @@
 """`bert-lamb report`: the last station; a run's metrics and its scores -> report.json, report.html and a short table.
 
 metrics.py   metrics.jsonl -> phases with their records, refused where malformed
+layers.py    what was recorded of single parameters -> rows in order, tables by step
 summary.py   phases and scores -> the numbers of report.json
 figures.py   phases -> plots as SVG
 page.html.j2 all of it -> one self-contained page
@@ -15,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from bert_lamb.errors import UserError
-from bert_lamb.report.figures import draw_figures
+from bert_lamb.report.figures import draw_figures, draw_heat_maps
 from bert_lamb.report.metrics import read_metrics
 from bert_lamb.report.summary import as_table, read_scores, summarise
 from bert_lamb.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE, write_atomically
@@ -38,9 +39,12 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     scores = [read_scores(label, folder) for label, folder in score_dirs.items()]
 
     content = without_nan({**summarise(run, scores), "versions": versions})
-    figures = [(title, Markup(svg)) for title, svg in draw_figures(run)]
     page = load_template().render(
-        title=run_dir.resolve().name, figures=figures, config_yaml=config_yaml.strip(), **content
+        title=run_dir.resolve().name,
+        figures=[(title, Markup(svg)) for title, svg in draw_figures(run)],
+        heat_maps=[(title, Markup(svg)) for title, svg in draw_heat_maps(run)],
+        config_yaml=config_yaml.strip(),
+        **content,
     )
     write_atomically(run_dir / REPORT_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_atomically(run_dir / REPORT_HTML, page)

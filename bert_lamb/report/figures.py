@@ -7,17 +7,23 @@ the line colours are of middle brightness and readable on both. The horizontal a
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable
-from itertools import pairwise
-from statistics import median
+from functools import partial
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
 
-from bert_lamb.report.metrics import Phase, Record, Run
+from bert_lamb.report.layers import Row, interval_of, rows_of, table_of
+from bert_lamb.report.metrics import Run
 
 INK = "#010203"  # replaced by the page's text colour
 BLUE, ORANGE, GREEN, GREY = "#3d85d8", "#e07b39", "#3fa36b", "#8c8c8c"
@@ -37,7 +43,14 @@ STYLE: dict[Any, Any] = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
     ),
 }
-LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
+HEAT_MAPS = {  # field of the trust_ratios records -> title, unit
+    "trust_ratio": ("Trust ratio by parameter", "trust ratio"),
+    "param_norm": ("Norm of the weights by parameter, before the step", "norm of the weights"),
+    "update_norm": ("Norm of the update by parameter, before trust ratio and learning rate", "norm of the update"),
+}
+MAX_NAMED_ROWS = 48
+INCHES_PER_ROW, INCHES_PER_GROUP, INCHES_AROUND_ROWS, MIN_INCHES_OF_ROWS = 0.16, 0.33, 0.8, 1.6
+CHARACTERS_PER_INCH = 16  # of a label
 
 
 def draw_figures(run: Run) -> list[tuple[str, str]]:
@@ -51,9 +64,17 @@ def draw_figures(run: Run) -> list[tuple[str, str]]:
     if any("trust_ratio_median" in one for phase in run.phases for one in phase.steps):
         drawings.append(("Trust ratio over all adapted parameters", draw_trust_ratio))
     drawings.append(("Throughput", draw_throughput))
-    if any(phase.trust_ratios for phase in run.phases):
-        drawings.append(("Trust ratio by layer (median of its weight matrices)", draw_layers))
     return [(title, as_svg(title, draw, run)) for title, draw in drawings]
+
+
+def draw_heat_maps(run: Run) -> list[tuple[str, str]]:
+    """(title, SVG element) of every recorded field of single parameters."""
+    records = [record for phase in run.phases for record in phase.trust_ratios]
+    return [
+        (title, as_svg(title, partial(draw_heat_map, quantity=quantity), run))
+        for quantity, (title, _) in HEAT_MAPS.items()
+        if any(0 < value < math.inf for record in records for value in record[quantity].values())
+    ]
 
 
 def as_svg(title: str, draw: Callable[[Figure, Run], None], run: Run) -> str:
@@ -149,50 +170,69 @@ def draw_throughput(figure: Figure, run: Run) -> None:
     axes.set_ylim(bottom=0)
 
 
-def draw_layers(figure: Figure, run: Run) -> None:
-    x, names, table = layer_table(run.phases)
-    axes = axes_with_phases(figure, run, "")
-    known = [value for row in table for value in row if math.isfinite(value)]
-    edges = [0.0, *((a + b) / 2 for a, b in pairwise(x)), x[-1] + 0.5]
-    norm = LogNorm(min(known), max(known)) if known and min(known) < max(known) else None
-    mesh = axes.pcolormesh(edges, range(len(names) + 1), table, cmap="viridis", norm=norm)
-    axes.set_yticks([i + 0.5 for i in range(len(names))], names, fontsize=8)
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    figure.colorbar(mesh, ax=axes, label="trust ratio")
+def draw_heat_map(figure: Figure, run: Run, quantity: str) -> None:
+    """A field of the trust_ratios records: a row a parameter, a column a step at which a record was due.
 
-
-def layer_table(phases: list[Phase]) -> tuple[list[int], list[str], list[list[float]]]:
-    """Steps of the run, names of the layers from input to output, and [layer][record] the median trust ratio.
-
-    Bias and LayerNorm are left out, since LAMB does not adapt them; NaN where a layer has no positive ratio.
+    The column of step s reaches back to the due step before it. One image a phase, the same colours for all; hatched
+    is what was not recorded, and what has no logarithm.
     """
-    records: list[tuple[int, Record]] = [
-        (phase.first_step + one["step"], one["trust_ratio"]) for phase in phases for one in phase.trust_ratios
-    ]
-    columns: list[dict[str, float]] = []
-    for _, ratios in records:
-        by_layer: dict[str, list[float]] = {}
-        for name, ratio in ratios.items():
-            is_adapted = not name.endswith("bias") and "LayerNorm" not in name
-            if is_adapted and isinstance(ratio, int | float) and math.isfinite(ratio) and ratio > 0:
-                by_layer.setdefault(layer_of(name), []).append(ratio)
-        columns.append({layer: median(values) for layer, values in by_layer.items()})
-    names = sorted({layer for column in columns for layer in column}, key=depth)
-    table = [[column.get(name, math.nan) for column in columns] for name in names]
-    return [step for step, _ in records], names, table
+    rows, interval_steps = rows_of(run), interval_of(run)
+    tables = [as_logarithmic(table_of(phase, quantity, rows, interval_steps)) for phase in run.phases]
+    known = np.concatenate([table[np.isfinite(table)] for table in tables])
+    colours = LogNorm(known.min(), max(known.max(), 1.01 * known.min()))
+
+    axes = axes_with_phases(figure, run, "")
+    for phase, table in zip(run.phases, tables, strict=True):
+        if table.size:
+            left, right = phase.first_step, phase.first_step + table.shape[1] * interval_steps
+            image = axes.imshow(
+                table, "viridis", colours, aspect="auto", interpolation="none", extent=(left, right, len(rows), 0)
+            )
+    axes.set_xlim(0, sum(phase.num_steps for phase in run.phases))
+    axes.set_xlabel("step; hatched: no value")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(True)
+    axes.patch.set(hatch="////", edgecolor=GREY, linewidth=0)
+    for begin in axes.lines:
+        begin.set(color="black", linestyle="-", path_effects=[withStroke(linewidth=3, foreground="white")])
+    name_rows(figure, axes, rows)
+    ticks = LogLocator(subs=(1, 2, 5))
+    legend = figure.colorbar(
+        image, ax=axes, label=HEAT_MAPS[quantity][1], ticks=ticks, format="%g", aspect=40, pad=0.02
+    )
+    legend.minorticks_off()
 
 
-def layer_of(parameter_name: str) -> str:
-    """ "layer 3" for bert.encoder.layer.3.output.dense.weight, otherwise the module below `bert`."""
-    match = LAYER.search(parameter_name)
-    if match:
-        return f"layer {match[1]}"
-    return parameter_name.removeprefix("bert.").split(".")[0]
+def as_logarithmic(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The table with NaN for what has no finite logarithm."""
+    return np.where(np.isfinite(table) & (table > 0), table, np.nan)
 
 
-def depth(layer: str) -> tuple[int, int, str]:
-    """Sorts embeddings, layers by number, then the rest."""
-    if layer.startswith("layer "):
-        return 1, int(layer.removeprefix("layer ")), ""
-    return (0 if layer == "embeddings" else 2), 0, layer
+def name_rows(figure: Figure, axes: Axes, rows: list[Row]) -> None:
+    """Each row its name where they are few, else each group, with the order within it beside them; sets the height."""
+    groups = [(group, len(list(members))) for group, members in groupby(rows, key=lambda row: row.group)]
+    bounds = list(accumulate((size for _, size in groups), initial=0))
+    if len(rows) <= MAX_NAMED_ROWS:
+        height = max(INCHES_PER_ROW * len(rows), MIN_INCHES_OF_ROWS)
+        axes.set_yticks([i + 0.5 for i in range(len(rows))], [row.label for row in rows], fontsize=8)
+    else:
+        height = INCHES_PER_GROUP * len(groups)
+        axes.set_yticks(
+            [(top + bottom) / 2 for top, bottom in pairwise(bounds)], [name for name, _ in groups], fontsize=8
+        )
+        axes.set_ylabel(
+            textwrap.fill("from the top: " + reading_order(rows), int(CHARACTERS_PER_INCH * height)), fontsize=8
+        )
+    axes.tick_params(axis="y", length=0)
+    for bound in bounds[1:-1]:
+        axes.axhline(bound, color="white", linewidth=0.7)
+    figure.set_size_inches(SIZE_INCHES[0], height + INCHES_AROUND_ROWS)
+
+
+def reading_order(rows: list[Row]) -> str:
+    """ "word embeddings, ...; in each layer query, key, ...; pooler, ...", from top to bottom."""
+    parts = []
+    for is_layer, members in groupby(rows, key=lambda row: row.group.startswith("layer")):
+        kinds = dict.fromkeys(row.kind for row in members)
+        parts.append("in each layer " * is_layer + ", ".join(kinds))
+    return "; ".join(parts)

@@ -4,12 +4,12 @@ One JSON object a line, written by `pretrain`; `kind` says which. Losses in nats
 within the phase (the state after that step).
 
     phase_start   the batch arithmetic: max_seq_length, global_batch_size, total_steps, ...
-    step          lr, loss, mlm_loss, [nsp_loss], mlm_accuracy, grad_norm, [trust_ratio_min, _median, _max: LAMB only],
+    step          lr, loss, mlm_loss, [nsp_loss], mlm_accuracy, grad_norm, [trust_ratio_min, _median, _max: LAMB, LARS],
                   is_applied, sequences_per_second, seconds, num_sequences
     heldout       mlm_loss, mlm_accuracy, [nsp_loss, nsp_accuracy], num_instances, [unigram_cross_entropy]
-    trust_ratios  trust_ratio, param_norm, update_norm: each parameter name -> number
+    trust_ratios  trust_ratio, param_norm, update_norm: each parameter name -> number; none of a skipped step
     resume        the run continues after this step; later steps of the phase are done again
-    phase_end     nothing that is needed here
+    phase_end     its step is the phase's last, also where that step was not logged
 """
 
 import json
@@ -33,6 +33,7 @@ NUMBERS = {  # kind -> the numbers that each of its lines must have
     "resume": (),
     "phase_end": (),
 }
+NORM_FIELDS = ("trust_ratio", "param_norm", "update_norm")  # the fields of a trust_ratios line
 
 
 @dataclass
@@ -47,11 +48,7 @@ class Phase:
     steps: list[Record] = field(default_factory=list)
     heldout: list[Record] = field(default_factory=list)
     trust_ratios: list[Record] = field(default_factory=list)
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps done, as far as they were logged."""
-        return max((record["step"] for record in self.steps), default=0)
+    num_steps: int = 0  # optimizer steps done, as far as any line tells
 
 
 @dataclass
@@ -115,9 +112,11 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
         del run.phases[names.index(phase.name) + 1 :]
         for records in (phase.steps, phase.heldout, phase.trust_ratios):
             records[:] = [one for one in records if one["step"] <= step]
+        phase.num_steps = step
         return
     if phase is not run.phases[-1]:
         raise _refusal(file, number, f"a {kind} of {phase.name}", f"one of {names[-1]}, which has begun")
+    phase.num_steps = max(phase.num_steps, step)
     if kind == "phase_end":
         return
     records = {"step": phase.steps, "heldout": phase.heldout, "trust_ratios": phase.trust_ratios}[kind]
@@ -130,15 +129,19 @@ def _check_fields(file: Path, number: int, record: Record) -> None:
     kind = record["kind"]
     if not isinstance(record.get("phase"), str):
         raise _refusal(file, number, f"a {kind} without phase", "the phase's name")
-    if type(record.get("step")) is not int or record["step"] < 0:
+    first = 1 if kind in ("step", "trust_ratios") else 0
+    if type(record.get("step")) is not int or record["step"] < first:
         raise _refusal(file, number, f"a {kind} with step {record.get('step')!r}", "a number of steps")
     for name in NUMBERS[kind]:
         if type(record.get(name)) not in (int, float):
             raise _refusal(file, number, f"a {kind} with {name} {record.get(name)!r}", "a number")
     if kind == "step" and not isinstance(record.get("is_applied"), bool):
         raise _refusal(file, number, f"a step with is_applied {record.get('is_applied')!r}", "true or false")
-    if kind == "trust_ratios" and not isinstance(record.get("trust_ratio"), dict):
-        raise _refusal(file, number, "trust_ratios without trust_ratio", "parameter name -> number")
+    if kind == "trust_ratios":
+        for name in NORM_FIELDS:
+            values = record.get(name)
+            if not isinstance(values, dict) or any(type(value) not in (int, float) for value in values.values()):
+                raise _refusal(file, number, f"trust_ratios with {name} {values!r:.80}", "parameter name -> number")
 
 
 def _refusal(file: Path, number: int, found: str, expected: str) -> UserError:

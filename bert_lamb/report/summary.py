@@ -4,11 +4,12 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from bert_lamb.errors import UserError
-from bert_lamb.report.metrics import Phase, Record, Run
+from bert_lamb.report.layers import interval_of, rows_of
+from bert_lamb.report.metrics import NORM_FIELDS, Phase, Record, Run
 
 SCORES_FILE = "scores.json"
 WATCHED = ("loss", "grad_norm")  # what a step may report as not finite, when it overflowed
@@ -26,6 +27,7 @@ def summarise(run: Run, scores: list[Record]) -> dict[str, Any]:
         "phases": phases,
         "heldout": heldout,
         "scores": scores,
+        "trust_ratios": describe_trust_ratios(run),
         "num_steps": sum(phase["num_steps"] for phase in phases),
         "num_sequences": sum(phase["num_sequences"] for phase in phases),
         "num_token_positions": sum(phase["num_token_positions"] for phase in phases),
@@ -79,6 +81,34 @@ def describe_heldout(phase: Phase) -> Record:
         "nsp_loss": last.get("nsp_loss"),
         "nsp_accuracy": last.get("nsp_accuracy"),
     }
+
+
+def describe_trust_ratios(run: Run) -> list[Record]:
+    """Per phase, the median over its records of each parameter's trust ratio and norms; empty without any record.
+
+    Parameters are in the order of the heat maps' rows. None where no finite number was recorded; a record that was due
+    and is missing is one of a skipped step.
+    """
+    interval_steps, rows = interval_of(run), rows_of(run)
+
+    def middle(phase: Phase, quantity: str, name: str) -> float | None:
+        values = [record[quantity].get(name, math.nan) for record in phase.trust_ratios]
+        return median(finite) if (finite := [value for value in values if math.isfinite(value)]) else None
+
+    return [
+        {
+            "phase": phase.name,
+            "interval_steps": interval_steps,
+            "num_records": len(phase.trust_ratios),
+            "num_missing_records": phase.num_steps // interval_steps - len(phase.trust_ratios),
+            "parameters": [
+                {"name": row.name, **{quantity: middle(phase, quantity, row.name) for quantity in NORM_FIELDS}}
+                for row in rows
+            ],
+        }
+        for phase in run.phases
+        if interval_steps
+    ]
 
 
 def perplexity(nats: float | None) -> float | None:
@@ -150,6 +180,13 @@ def find_oddities(run: Run) -> list[str]:
             notes.append(
                 f"{phase.name}: {len(phase.steps)} of {phase.num_steps} steps were logged; skipped steps are counted "
                 "among these, and their mean time stands for all."
+            )
+        norms = [value for one in phase.trust_ratios for field in NORM_FIELDS for value in one[field].values()]
+        num_odd = sum(not 0 < value < math.inf for value in norms)
+        if num_odd:
+            notes.append(
+                f"{phase.name}: {num_odd} of {len(norms):,} recorded trust ratios and norms are 0 or not finite; "
+                "the heat maps leave them out."
             )
         if phase.num_steps < phase.total_steps:
             notes.append(f"{phase.name} is unfinished: {phase.num_steps} of {phase.total_steps} steps.")

@@ -14,64 +14,18 @@ import pytest
 
 from bert_lamb.errors import UserError
 from bert_lamb.report import report
-from bert_lamb.report.figures import draw_figures, layer_table, points
+from bert_lamb.report.figures import draw_figures, points
 from bert_lamb.report.metrics import read_metrics
-from bert_lamb.report.summary import summarise
+from tests.report.run_lines import heldout, make_run, numbers_of, start, step, trust_ratios
 
 VOID_ELEMENTS = {"meta", "br", "link", "img", "input", "hr"}
-
-
-def start(phase: str, **changes) -> dict:
-    sizes = {"max_seq_length": 128, "global_batch_size": 64, "total_steps": 4}
-    return {"kind": "phase_start", "phase": phase, "step": 0, **sizes, **changes}
-
-
-def step(phase: str, number: int, **changes) -> dict:
-    return {
-        "kind": "step",
-        "phase": phase,
-        "step": number,
-        "lr": 1e-3 * number,
-        "loss": 10.0 - number,
-        "mlm_loss": 9.5 - number,
-        "nsp_loss": 0.5,
-        "mlm_accuracy": 0.1 * number,
-        "grad_norm": 2.0,
-        "trust_ratio_min": 0.1,
-        "trust_ratio_median": 1.0,
-        "trust_ratio_max": 10.0,
-        "is_applied": True,
-        "num_sequences": 64,
-        "seconds": 2.0,
-        "sequences_per_second": 32.0,
-        **changes,
-    }
-
-
-def heldout(phase: str, number: int, **changes) -> dict:
-    losses = {"mlm_loss": 2.0, "mlm_accuracy": 0.4, "nsp_loss": 0.3, "nsp_accuracy": 0.9, "num_instances": 100}
-    return {"kind": "heldout", "phase": phase, "step": number, **losses, "unigram_cross_entropy": 5.0, **changes}
-
-
-def trust_ratios(phase: str, number: int) -> dict:
-    ratio = {
-        "bert.embeddings.word_embeddings.weight": 4.0,
-        "bert.encoder.layer.0.attention.self.query.weight": 1.0,
-        "bert.encoder.layer.0.output.dense.weight": 3.0,
-        "bert.encoder.layer.0.output.dense.bias": 1e9,
-        "bert.encoder.layer.10.output.dense.weight": 0.0,
-        "bert.encoder.layer.2.output.dense.weight": 0.5,
-        "cls.predictions.transform.dense.weight": math.nan if number == 2 else 7.0,
-    }
-    return {"kind": "trust_ratios", "phase": phase, "step": number, "trust_ratio": ratio}
-
 
 LINES = [
     start("phase1"),
     step("phase1", 1),
     step("phase1", 2, is_applied=False, grad_norm=math.inf),
-    trust_ratios("phase1", 2),
     step("phase1", 3, seconds=4.0),
+    trust_ratios("phase1", 3),
     heldout("phase1", 3, mlm_loss=3.0),
     step("phase1", 4, seconds=4.0),
     heldout("phase1", 4),
@@ -87,15 +41,6 @@ LINES = [
 ]
 
 
-def make_run(folder: Path, lines: list[dict | str], tail: str = "") -> Path:
-    folder.mkdir(exist_ok=True)
-    text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text + tail, encoding="utf-8")
-    (folder / "config.yaml").write_text("seed: 42 # <not a tag>\n", encoding="utf-8")
-    (folder / "versions.json").write_text(json.dumps({"torch": "2.13.0", "command": "bert-lamb pretrain"}))
-    return folder
-
-
 def make_scores(folder: Path, *, f1: float, exact_match: float, weights: str, dataset_name: str = "questions") -> Path:
     folder.mkdir()
     result = {
@@ -108,11 +53,6 @@ def make_scores(folder: Path, *, f1: float, exact_match: float, weights: str, da
     }
     (folder / "scores.json").write_text(json.dumps(result))
     return folder
-
-
-def numbers_of(run_dir: Path) -> dict:
-    """report.json without drawing a page."""
-    return summarise(read_metrics(run_dir / "metrics.jsonl"), [])
 
 
 @pytest.fixture
@@ -177,14 +117,6 @@ def test_phases_lie_end_to_end_on_the_step_axis(run_dir):
     assert math.isnan(points(run, "grad_norm")[1][1])
 
 
-def test_layers_are_medians_of_their_matrices(run_dir):
-    x, names, table = layer_table(read_metrics(run_dir / "metrics.jsonl").phases)
-    assert x == [2, 5]
-    assert names == ["embeddings", "layer 0", "layer 2", "cls"]  # layer 10 has no positive ratio
-    assert [row[1] for row in table] == [4.0, 2.0, 0.5, 7.0]
-    assert math.isnan(table[3][0])
-
-
 def test_scores_are_compared_with_the_baseline_on_the_same_questions(run_dir, tmp_path):
     score_dirs = {
         "ours": make_scores(tmp_path / "a", f1=60.0, exact_match=50.0, weights="pretrained"),
@@ -241,8 +173,8 @@ def test_the_page_is_whole_and_fetches_nothing(run_dir, tmp_path):
     text = (run_dir / "report.html").read_text()
     page = Page(text)
     assert page.open == []
-    assert page.tags.count("svg") == 7
-    # Inside the page, or the picture of the colour bar in its own bytes.
+    assert page.tags.count("svg") == 6 + 3
+    # Inside the page, or a picture in its own bytes: a heat map, its legend.
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
     assert not re.search(r"url\((?!#)|@import", text)
     assert {"script", "link", "img", "iframe"}.isdisjoint(page.tags)
@@ -280,6 +212,27 @@ def test_a_run_that_logs_every_other_step(tmp_path):
     content = numbers_of(run_dir)
     assert (content["num_sequences"], content["train_seconds"]) == (256, 12.0)
     assert "2 of 4 steps were logged" in content["notes"][0]
+
+
+def test_a_phase_is_as_long_as_its_end_says(tmp_path):
+    """Steps 3 of 4 and 3 of 3 are logged: the second phase begins at 4, and neither is unfinished."""
+    ends = [{"kind": "phase_end", "phase": name, "step": n, "seconds": 1.0} for name, n in (("one", 4), ("two", 3))]
+    lines = [start("one"), step("one", 3), ends[0], start("two", total_steps=3), step("two", 3), ends[1]]
+    run_dir = make_run(tmp_path / "run", lines)
+    content = numbers_of(run_dir)
+    assert [phase["num_steps"] for phase in content["phases"]] == [4, 3]
+    assert content["num_steps"] == 7
+    assert not any("unfinished" in note for note in content["notes"])
+    assert points(read_metrics(run_dir / "metrics.jsonl"), "loss")[0] == [3, 7]
+
+
+def test_steps_lost_to_a_kill_are_not_done(tmp_path):
+    """Killed after step 4, resumed after step 1, killed again after step 2."""
+    resume = {"kind": "resume", "phase": "only", "step": 1, "world_size": 1}
+    lines = [start("only"), *(step("only", n) for n in (1, 2, 3, 4)), resume, step("only", 2)]
+    content = numbers_of(make_run(tmp_path / "run", lines))
+    assert content["num_steps"] == 2
+    assert "only is unfinished: 2 of 4 steps." in content["notes"]
 
 
 def test_a_run_before_its_first_step(tmp_path):
@@ -321,7 +274,10 @@ def test_an_unknown_kind_is_noted(tmp_path):
         (step("phase1", -1), "step -1"),
         (step("phase9", 1), "a step of phase9"),
         (start("phase1"), "a second start of phase1"),
-        ({"kind": "trust_ratios", "phase": "phase1", "step": 5}, "without trust_ratio"),
+        (trust_ratios("phase1", 5, trust_ratio=None), "trust_ratio None"),
+        (trust_ratios("phase1", 5, param_norm={"w": "big"}), "param_norm {'w': 'big'}"),
+        (trust_ratios("phase1", 5, update_norm=[1.0]), r"update_norm \[1.0\]"),
+        (trust_ratios("phase1", 0), "trust_ratios with step 0"),
         ({"kind": "heldout", "phase": "phase1", "step": 5, "mlm_loss": 1.0}, "mlm_accuracy None"),
     ],
 )
