@@ -119,6 +119,7 @@ class DeepSpeedEngine:
         optimizer.state.clear()  # whatever the call during initialisation left behind
         if isinstance(optimizer, LayerwiseOptimizer):
             zero_lamb.bind(optimizer, self.partitions)
+            optimizer.skip_nonfinite = self._zero is optimizer  # DeepSpeed's wrappers skip by themselves
         for partition in self.partitions:
             moments_of(optimizer, partition.flat)
 
@@ -135,20 +136,25 @@ class DeepSpeedEngine:
     def step(self, lr: float) -> StepResult:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        if self._zero is self.optimizer:  # stage 0 in fp32: DeepSpeed clips, but keeps the norm to itself
-            gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-            grad_norm = float(torch.nn.utils.get_total_norm(gradients))
-            if not math.isfinite(grad_norm):
-                raise UserError(
-                    found=f"a gradient norm of {grad_norm}",
-                    expected="a finite one: ZeRO stage 0 in fp32 cannot skip a step",
-                    fix="set runtime.zero_stage=1, which can, or a lower peak_lr",
-                )
-            self._engine.step()
-            return StepResult(grad_norm, is_applied=True)
+        if self._zero is self.optimizer:
+            return self._step_unwrapped()
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
         return StepResult(float("nan") if norm is None else float(norm), is_applied=self._engine.was_step_applied())
+
+    def _step_unwrapped(self) -> StepResult:
+        """Stage 0 in fp32: DeepSpeed clips, but keeps the norm to itself and looks for nothing."""
+        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+        grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+        is_finite = math.isfinite(grad_norm)
+        if not is_finite and not isinstance(self.optimizer, LayerwiseOptimizer):
+            raise UserError(
+                found=f"a gradient norm of {grad_norm}",
+                expected=f"a finite one: {type(self.optimizer).__name__} in ZeRO stage 0 and fp32 cannot skip a step",
+                fix="set runtime.zero_stage=1, which can, or a lower peak_lr",
+            )
+        self._engine.step()
+        return StepResult(grad_norm, is_applied=is_finite)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         torch.distributed.all_reduce(values)

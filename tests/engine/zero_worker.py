@@ -74,12 +74,11 @@ def train(case, process, out):
         first = source.position.step + 1
     history = []
     for step in range(first, case.get("last_step", NUM_STEPS) + 1):
-        batch = sequences(step)
-        for micro_step in range(ACCUMULATION):
-            begin = (micro_step * process.world_size + process.rank) * micro_batch_size
-            sums = engine.model(*join(batch[begin : begin + micro_batch_size]))
-            engine.backward(sums.mlm_loss / num_predictions(batch) + sums.nsp_loss / GLOBAL_BATCH)
-        result = engine.step(LR)
+        if step == case.get("bad_step"):
+            result = one_step(engine, step, micro_batch_size, factor=float("inf") if process.rank == 0 else 1.0)
+            assert not result.is_applied, (case, result)
+        result = one_step(engine, step, micro_batch_size)
+        assert result.is_applied, (case, result)
         ratios = {
             n: r for record in engine.norms() for n, r in zip(record.names, record.trust_ratio.tolist(), strict=True)
         }
@@ -91,6 +90,17 @@ def train(case, process, out):
         shapes=shapes,
         about={"history": history, "total_step": 0, "wrapper": type(engine._zero).__name__},
     )
+
+
+def one_step(engine, step, micro_batch_size, factor=1.0):
+    """One optimizer step on this rank's share of the step's batch, its losses multiplied by a factor."""
+    batch = sequences(step)
+    for micro_step in range(ACCUMULATION):
+        begin = (micro_step * engine.world_size + engine.rank) * micro_batch_size
+        sums = engine.model(*join(batch[begin : begin + micro_batch_size]))
+        loss = sums.mlm_loss / num_predictions(batch) + sums.nsp_loss / GLOBAL_BATCH
+        engine.backward(loss * factor)
+    return engine.step(LR)
 
 
 def main():
