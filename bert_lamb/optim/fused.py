@@ -54,8 +54,11 @@ def complaint(work: Work) -> str | None:
         return f"parameters of {first.dtype}"
     if work.grads[0].dtype not in GRADIENT_DTYPES:
         return f"gradients of {work.grads[0].dtype}"
-    if not all(_is_dense(w) for w in work.params):
+    if not all(_is_dense(w) for w in work.copies or work.params):
         return "a parameter with gaps between its elements"
+    followers = [work.copies or work.params, *work.moments.values()]
+    if any(t.stride() != w.stride() for tensors in followers for t, w in zip(tensors, work.params, strict=True)):
+        return "moments or masters that do not lie in memory as their parameters do"
     return _why_no_triton(first.device.type)
 
 
@@ -131,6 +134,7 @@ class AddressTable:
 class Memory:
     """What is kept between the steps of the same tensors."""
 
+    layout: Layout
     chunks: ChunkTable
     addresses: AddressTable
 
@@ -145,8 +149,8 @@ class FusedPasses:
         self.language, self.kernels = _triton()
         self.work, self.norm, self.device = work, norm, work.params[0].device
         key = tuple(id(tensor) for tensor in work.keys)
-        if key not in memory or memory[key].chunks.num_slots != len(work.layout.names):
-            memory[key] = Memory(ChunkTable(work.layout, self.device), AddressTable())
+        if key not in memory or memory[key].layout is not work.layout:
+            memory[key] = Memory(work.layout, ChunkTable(work.layout, self.device), AddressTable())
         self.table = memory[key].chunks
         for state in work.states:
             if state["step"].device != self.device or state["step"].dtype is not torch.float32:

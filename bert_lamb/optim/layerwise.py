@@ -153,32 +153,35 @@ class LayerwiseOptimizer(Optimizer, ABC):
         self._cuts[id(tensor)] = (weakref.ref(tensor), segments)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("implementation", "trust_ratio", "max_grad_norm", "skip_nonfinite", "awaits_binding")
+        kept = ("implementation", "trust_ratio", "max_grad_norm", "skip_nonfinite", "awaits_binding", "_is_bound")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copy has other tensors: what it was built with is what it holds now; bindings to partitions do not carry.
+        # A copy has other tensors: what it was built with is what it holds now. Bindings to partitions do not carry.
         super().__setstate__(state)
         self._forget_tensors()
+        if state.get("_is_bound", False):
+            return
         first = 0
         for group in self.param_groups:
             self._know_whole(group, first)
             first += len(group["params"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but moments and masters of low-precision parameters keep their fp32."""
+        """As torch's, but moments and masters keep their fp32, and lie in memory as their parameters do."""
         cuts, is_bound = self._cuts, self._is_bound
         super().load_state_dict(state_dict)  # ends in __setstate__, which forgets them; the tensors are the same
         self._cuts, self._is_bound = cuts, is_bound
-        saved = state_dict["state"]
         packed = (index for group in state_dict["param_groups"] for index in group["params"])
         held = (parameter for group in self.param_groups for parameter in group["params"])
         for index, parameter in zip(packed, held, strict=True):
-            if parameter.dtype in LOW_PRECISION:
-                for name in (*self.MOMENTS, "master"):
-                    if name in saved.get(index, {}):
-                        value = saved[index][name].to(device=parameter.device, dtype=torch.float32)
-                        self.state[parameter][name] = value.clone()
+            saved, state = state_dict["state"].get(index, {}), self.state[parameter]
+            for name in (*self.MOMENTS, "master"):
+                is_low = parameter.dtype in LOW_PRECISION
+                if name in saved and (is_low or state[name].stride() != parameter.stride()):
+                    dtype = torch.float32 if is_low else parameter.dtype
+                    like = torch.empty_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
+                    state[name] = like.detach().copy_(saved[name])
 
     def bind(self, cuts: Iterable[tuple[Tensor, Segments]]) -> None:
         """Say which elements of the engine's tensors belong to which parameter; forgets all state made before.
@@ -262,8 +265,9 @@ class LayerwiseOptimizer(Optimizer, ABC):
         states = [self.state_of(key) for key in keys]
         is_low = keys[0].dtype in LOW_PRECISION
         identity = tuple(id(key) for key in keys)
-        if identity not in self._layouts:
-            self._layouts[identity] = Layout(tuple(cuts))
+        layout = self._layouts.get(identity)
+        if layout is None or any(known is not cut for known, cut in zip(layout.cuts, cuts, strict=True)):
+            layout = self._layouts[identity] = Layout(tuple(cuts))  # an id comes back when its tensor is gone
         return Work(
             group=group,
             keys=keys,
@@ -272,7 +276,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
             copies=[dtensor.local(key) for key in keys] if is_low else [],
             moments={name: [dtensor.local(state[name]) for state in states] for name in self.MOMENTS},
             states=states,
-            layout=self._layouts[identity],
+            layout=layout,
         )
 
     def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
@@ -325,7 +329,9 @@ class LayerwiseOptimizer(Optimizer, ABC):
                 clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
                 multiplier = clip if multiplier is None else clip * multiplier.to(device)
         if is_skipped is not None:
-            self._num_skipped = is_skipped.long() + (0 if self._num_skipped is None else self._num_skipped)
+            if self._num_skipped is None:
+                self._num_skipped = torch.zeros((), dtype=torch.int64, device=is_skipped.device)
+            self._num_skipped += is_skipped  # in place: a captured graph goes on counting
         return Gate(is_skipped, None if multiplier is None else multiplier.float())
 
     # -- what a step did -------------------------------------------------------------------------------------------
