@@ -126,5 +126,9 @@ def _squares_on_cpu(tensor: Tensor) -> Tensor:
 
 def apply(params: list[Tensor], updates: list[Tensor], step_sizes: Tensor) -> None:
     """w = w - step_size u, in place; step_sizes [n] on the tensors' device. `updates` is used up."""
+    if step_sizes.device.type == "cpu":  # numbers are at hand there, and spare a pass
+        for w, u, step_size in zip(params, updates, step_sizes.tolist(), strict=True):
+            w.sub_(u, alpha=step_size)
+        return
     torch._foreach_mul_(updates, list(step_sizes.to(updates[0].dtype).unbind()))
     torch._foreach_sub_(params, updates)
