@@ -9,6 +9,8 @@ Nesterov gradient without its multiplier; a copy not written, or written from th
 order than their parameter; a second, missing or always skipped launch; a look at a number on the device.
 """
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -161,6 +163,12 @@ def test_state_of_another_layout(optimizer_class):
     optimizer.load_state_dict(saved.state_dict())
     train(optimizer, [columns], range(2, 4))
     assert distance([columns], expected) < TOLERANCE
+    state = optimizer.state[columns]
+    state["exp_avg"] = state["exp_avg"].contiguous()  # put there by hand: refused, and not taken for what it is not
+    before = columns.detach().clone()
+    with pytest.raises(RuntimeError, match="moments or masters that do not lie in memory as their parameters do"):
+        train(optimizer, [columns], [4])
+    assert torch.equal(columns, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -555,6 +563,34 @@ def test_many_chunks_of_a_parameter_are_gathered(norm):
         kernel(torch.from_numpy(partial).to(DEVICE), 600, table, 4, flag, out, NORM=norm, BLOCK=256)
         wanted = np.zeros((2, 4)) if is_skipped else np.array(expected).T
         np.testing.assert_allclose(out.cpu(), wanted, rtol=1e-13)
+
+
+@pytest.mark.parametrize("nesterov", ["none", "first", "both"])
+def test_corrections_of_the_moments(nesterov):
+    """m^ = a1 m + b1 g and v^ = a2 v + b2 g^2 after each tensor's own number of steps, beside Python's float64.
+
+    To 2e-7, float32's rounding and that of log beta. An update would not show as much: a factor common to all elements
+    nearly cancels in the trust ratio.
+    """
+    beta1, beta2, counts = 0.9, 0.999, [0.0, 1.0, 9.0, 999.0] * 40
+    steps = torch.tensor(counts, device=DEVICE)
+    addresses = torch.zeros(6, len(counts), dtype=torch.int64)
+    addresses[5] = steps.data_ptr() + steps.element_size() * torch.arange(len(counts))
+    memory = torch.full((4 * len(counts) + GUARD,), torch.nan, device=DEVICE)
+    fused_kernels.count_steps[(2,)](
+        addresses.to(DEVICE), len(counts), memory, None, math.log(beta1), math.log(beta2), beta1, 1 - beta1, beta2,
+        1 - beta2, HAS_BIAS_CORRECTION=True, NESTEROV=nesterov, BLOCK=128,
+    )  # fmt: skip
+    assert steps.tolist() == [count + 1 for count in counts]
+    a1, b1, a2, b2 = memory[:-GUARD].cpu().double().view(4, -1)
+    assert bool(memory[-GUARD:].isnan().all())
+    expected = []
+    for t in (count + 1 for count in counts):
+        now1, now2, next1, next2 = (1 - beta**power for power in (t, t + 1) for beta in (beta1, beta2))
+        ahead1, ahead2 = ((beta1 / next1, (1 - beta1) / now1), (beta2 / next2, (1 - beta2) / now2))
+        second = {"none": (1 / now2, 0.0), "first": (beta2 / now2, 0.0), "both": ahead2}[nesterov]
+        expected.append([*((1 / now1, 0.0) if nesterov == "none" else ahead1), *second])
+    np.testing.assert_allclose(torch.stack([a1, b1, a2, b2]).T, expected, rtol=2e-7)
 
 
 def test_addresses_are_sent_again_only_when_one_has_moved():

@@ -88,6 +88,22 @@ def test_norms_of_millions_of_elements():
 
 
 @BOTH
+def test_foreach_equals_the_reference_in_float64(optimizer_class):
+    """On a GPU it takes other ways than on a CPU, with lists of tensors in each kernel."""
+    shapes = [(70, 50), (110,), ()]
+    for nesterov in ("none", "both") if optimizer_class is Lamb else (None,):
+        options = {"lr": LR, "weight_decay": DECAY} | ({"nesterov": nesterov} if nesterov else {})
+        held = []
+        for implementation in ("foreach", "reference"):
+            held.append(parameters(weights(torch.float64, shapes), "cuda"))
+            optimizer = optimizer_class(groups(held[-1]), implementation=implementation, **options)
+            for step in range(3):
+                set_gradients(step, held[-1])
+                optimizer.step()
+        assert distance(*held) < 1e-12
+
+
+@BOTH
 def test_every_run_gives_the_same_bits(optimizer_class):
     """Norms are added up in one order, however the programs of a launch are scheduled."""
     results = []

@@ -76,6 +76,17 @@ def test_oracle_in_float64(implementation, bias_correction):
     assert distance(found, expected) < TOLERANCES[implementation]
 
 
+@pytest.mark.parametrize("implementation", EAGER)
+@pytest.mark.parametrize("options", [{}, {"bias_correction": False}, {"eps": 0.5}])
+def test_transposed_parameters(implementation, options):
+    """Which foreach takes another way than contiguous ones; the gradients are contiguous."""
+    tensors = [t.mT for t in make_tensors(shapes=[(7, 5), (3, 4, 2)])]
+    found, _ = run(Lamb, tensors, 5, implementation=implementation, **options)
+    assert not any(p.is_contiguous() for p in found)
+    expected, _ = truth(Lamb, tensors, 5, **options)
+    assert distance(found, expected) < TOLERANCES[implementation]
+
+
 def test_reference_and_foreach_in_float32():
     """Both against float64: rounding of a few units in the last place over 20 steps."""
     tensors = make_tensors(torch.float32)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bert_lamb.optim import Lamb
+from bert_lamb.optim import Lamb, foreach, reference
 from tests.optim.cases import (
     DECAY,
     DTYPES,
@@ -69,6 +69,21 @@ def test_each_variant_differs_from_every_other():
     results = {name: truth(Lamb, make_tensors(), 3, **options)[0] for name, options in LAMB_VARIANTS.items()}
     for first, second in itertools.combinations(results, 2):
         assert distance(results[first], results[second]) > 1e-4, (first, second)
+
+
+@pytest.mark.parametrize("math", [reference, foreach])
+@pytest.mark.parametrize("nesterov", ["none", "both"])
+def test_directions_share_no_memory_with_what_they_come_from(math, nesterov):
+    """`apply` uses them up, on some devices: moments or gradients must not be among them."""
+    held = [make_tensors(seed=seed, shapes=[(3,)]) for seed in range(4)]
+    held[3][0].abs_()
+    options = {"beta1": 0.9, "beta2": 0.999, "eps": 0.0, "weight_decay": 0.0, "bias_correction": True}
+    lamb = math.lamb_directions(*held, [1], nesterov=nesterov, **options)
+    lars = math.lars_directions(*held[:3], beta=0.0, weight_decay=0.0)
+    kept = [t.clone() for tensors in held for t in tensors]
+    for direction in (*lamb, *lars):
+        direction.zero_()
+    assert all(torch.equal(t, before) for (t,), before in zip(held, kept, strict=True))
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
