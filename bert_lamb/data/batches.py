@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bert_lamb.data.masking import MaskingRule, mask_batch, num_predictions
 from bert_lamb.data.sampler import global_batch, micro_batch_slice
-from bert_lamb.shards import Instances
+from bert_lamb.shards import NO_SENTENCE_TASK, Instances
 
 HELDOUT_EPOCH = 0  # held-out masks are fixed: one key for ever
 
@@ -29,10 +29,10 @@ class MicroBatch(NamedTuple):
     attention_mask: Tensor  # [B, S] int64
     masked_positions: Tensor  # [M] int64
     masked_labels: Tensor  # [M] int64
-    next_sentence_labels: Tensor  # [B] int64
+    sentence_labels: Tensor | None  # [B] int64; None: there is no sentence task
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return MicroBatch._make(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def micro_batch(
     columns = np.arange(instances.max_seq_length)
     is_token = columns < lengths[:, None]
     input_ids = np.full(is_token.shape, instances.manifest.vocabulary.pad_id, dtype=np.int64)
+    has_task = instances.manifest.sentence_task != NO_SENTENCE_TASK
     input_ids[is_token] = ragged.input_ids
     is_second = is_token & (columns >= ragged.segment_a_lengths[:, None])
     masked = mask_batch(input_ids, lengths, indices, epochs, rule=rule, seed=seed)
@@ -67,7 +68,7 @@ def micro_batch(
         attention_mask=torch.from_numpy(is_token.astype(np.int64)),
         masked_positions=torch.from_numpy(masked.positions),
         masked_labels=torch.from_numpy(masked.labels),
-        next_sentence_labels=torch.from_numpy(ragged.is_random_next.astype(np.int64)),
+        sentence_labels=torch.from_numpy(ragged.sentence_labels.astype(np.int64)) if has_task else None,
     )
 
 

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForPreTraining
 
 
 class PretrainingSums(NamedTuple):
-    """Sums over one micro-batch, 0-d float32; losses in nats. Without next-sentence labels its two are 0."""
+    """Sums over one micro-batch, 0-d float32; losses in nats. nsp: of the sentence task; without labels both are 0."""
 
     mlm_loss: Tensor
     mlm_correct: Tensor
@@ -51,7 +51,7 @@ def bert_config(
 
 
 class BertPretrainingModel(nn.Module):
-    """transformers' BertForPreTraining as `bert`, called for the losses of masked-LM and next-sentence prediction.
+    """transformers' BertForPreTraining as `bert`, called for the losses of masked-LM and of the sentence task.
 
     Weights start from normal(0, init_std) with the given seed, independent of any global random state.
     """
@@ -70,7 +70,7 @@ class BertPretrainingModel(nn.Module):
         attention_mask: Tensor,  # [B, S] int64, 0 at padding
         masked_positions: Tensor,  # [M] int64, indices into the flattened [B * S]
         masked_labels: Tensor,  # [M] int64
-        next_sentence_labels: Tensor | None,  # [B] int64, 1: the second half is random
+        sentence_labels: Tensor | None,  # [B] int64, 1: the second half is random, or swapped; None: no sentence task
     ) -> PretrainingSums:
         encoded = self.bert.bert(input_ids=input_ids, token_type_ids=token_type_ids, attention_mask=attention_mask)
         hidden = encoded.last_hidden_state  # [B, S, H]
@@ -78,10 +78,10 @@ class BertPretrainingModel(nn.Module):
         logits = self.bert.cls.predictions(masked_hidden).float()  # [M, V]
         mlm_loss = cross_entropy(logits, masked_labels, reduction="sum")
         mlm_correct = (logits.argmax(dim=-1) == masked_labels).sum().float()
-        if next_sentence_labels is None:
-            zero = mlm_loss.new_zeros(())
-            return PretrainingSums(mlm_loss, mlm_correct, zero, zero)
         pair_logits = self.bert.cls.seq_relationship(encoded.pooler_output).float()  # [B, 2]
-        nsp_loss = cross_entropy(pair_logits, next_sentence_labels, reduction="sum")
-        nsp_correct = (pair_logits.argmax(dim=-1) == next_sentence_labels).sum().float()
+        if sentence_labels is None:
+            # Gradients of zero rather than none: every machine then sees the same parameters in every backward pass.
+            return PretrainingSums(mlm_loss, mlm_correct, 0.0 * pair_logits.sum(), mlm_loss.new_zeros(()))
+        nsp_loss = cross_entropy(pair_logits, sentence_labels, reduction="sum")
+        nsp_correct = (pair_logits.argmax(dim=-1) == sentence_labels).sum().float()
         return PretrainingSums(mlm_loss, mlm_correct, nsp_loss, nsp_correct)

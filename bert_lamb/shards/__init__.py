@@ -1,10 +1,10 @@
 """The contract between preparation and training: Arrow shards and their manifest. FORMAT.md is the normative text.
 
-Writing side (data_prep): `write_columns`, `write_instance_set`, `write_manifest` of writer.py. Reading side (training):
+Writing side (data_prep): `write_shard`, `instance_set_of`, `write_manifest` of writer.py. Reading side (training):
 the names below. Nothing but bytes in this layout crosses from one to the other.
 """
 
-from bert_lamb.shards.manifest import InstanceSet, Manifest, Shard, Vocabulary, read_manifest
+from bert_lamb.shards.manifest import NO_SENTENCE_TASK, InstanceSet, Manifest, Shard, Vocabulary, read_manifest
 from bert_lamb.shards.reader import (
     Instances,
     RaggedInstances,
@@ -14,6 +14,7 @@ from bert_lamb.shards.reader import (
 )
 
 __all__ = [
+    "NO_SENTENCE_TASK",
     "InstanceSet",
     "Instances",
     "Manifest",

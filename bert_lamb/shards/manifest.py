@@ -15,8 +15,12 @@ from bert_lamb.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_NAME = "bert_lamb shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "heldout")
+NEXT_SENTENCE = "next_sentence"  # Devlin et al. 2019: does B follow A, or is it from another document?
+SENTENCE_ORDER = "sentence_order"  # Lan et al. 2020 (ALBERT): do A and B stand in their order, or swapped?
+NO_SENTENCE_TASK = "none"  # Liu et al. 2019 (RoBERTa): full sentences of one or more documents, no second loss
+SENTENCE_TASKS = (NEXT_SENTENCE, SENTENCE_ORDER, NO_SENTENCE_TASK)
 
 Record = TypeVar("Record")
 
@@ -83,7 +87,7 @@ class InstanceSet:
     split: str  # "train" or "heldout"
     num_instances: int
     num_tokens: int
-    num_random_next: int  # instances whose second segment comes from another document
+    num_true_labels: int  # instances whose sentence_label is True
     shards: tuple[Shard, ...]
 
 
@@ -94,6 +98,7 @@ class Manifest:
     format: str
     format_version: int
     vocabulary: Vocabulary
+    sentence_task: str  # one of SENTENCE_TASKS: what an instance's sentence_label says
     preparation: Preparation
     sources: tuple[SourceRecord, ...]
     documents: DocumentCounts
@@ -193,7 +198,9 @@ def _value_from_plain(hint: Any, plain: Any, where: str) -> Any:
 
 
 def _check_consistency(manifest: Manifest) -> None:
-    """What the types do not say: known splits, no set or file twice, files inside the folder, sums that agree."""
+    """What the types do not say: known tasks and splits, nothing twice, files inside the folder, sums that agree."""
+    if manifest.sentence_task not in SENTENCE_TASKS:
+        raise _Malformed(f"sentence_task {manifest.sentence_task!r}, which is not one of {', '.join(SENTENCE_TASKS)},")
     seen: set[tuple[int, str]] = set()
     files = [manifest.vocabulary.file]
     for found in manifest.instance_sets:

@@ -26,8 +26,8 @@ class RaggedInstances:
 
     input_ids: np.ndarray  # [T] uint16 or int32
     offsets: np.ndarray  # [n + 1] int64, from 0 to T
-    segment_a_lengths: np.ndarray  # [n] uint16, tokens up to and including the first [SEP]
-    is_random_next: np.ndarray  # [n] bool
+    segment_a_lengths: np.ndarray  # [n] uint16, tokens of token type 0, which come first
+    sentence_labels: np.ndarray  # [n] bool, the label of the manifest's sentence_task
 
     def __len__(self) -> int:
         return len(self.segment_a_lengths)
@@ -69,12 +69,12 @@ class Instances:
         shard_of = np.searchsorted(self._shard_starts, indices, side="right") - 1
         row_of = indices - self._shard_starts[shard_of]
         tokens: list[Any] = [None] * num_taken
-        segment_a_lengths, is_random_next = np.empty(num_taken, np.uint16), np.empty(num_taken, np.bool_)
+        segment_a_lengths, sentence_labels = np.empty(num_taken, np.uint16), np.empty(num_taken, np.bool_)
         for number in np.unique(shard_of).tolist():
             shard, places = self._shards[number], np.flatnonzero(shard_of == number)
             rows = row_of[places]
             segment_a_lengths[places] = shard.segment_a_lengths[rows]
-            is_random_next[places] = shard.is_random_next[rows]
+            sentence_labels[places] = shard.sentence_labels[rows]
             starts, stops = shard.offsets[rows].tolist(), shard.offsets[rows + 1].tolist()
             # Views joined by one np.concatenate: as fast as one large gather at length 128, faster at 512.
             for place, start, stop in zip(places.tolist(), starts, stops, strict=True):
@@ -85,7 +85,7 @@ class Instances:
             input_ids=np.concatenate(tokens) if tokens else self._shards[0].input_ids[:0],
             offsets=offsets,
             segment_a_lengths=segment_a_lengths,
-            is_random_next=is_random_next,
+            sentence_labels=sentence_labels,
         )
 
     def iter_input_ids(self, tokens_per_chunk: int) -> Iterator[np.ndarray]:
@@ -123,15 +123,19 @@ def open_shard(directory: Path, shard: Shard, vocabulary: Vocabulary) -> Columns
         file = pa.ipc.open_file(pa.memory_map(str(path)))
         num_batches = file.num_record_batches
         batch = file.get_batch(0) if num_batches == 1 else None
-    except (pa.ArrowException, OSError) as error:
+        if batch is not None:
+            batch.validate()  # buffers as long as the footer's counts need, a look at the bounds alone
+        columns = ", ".join(f"{field.name}: {field.type}" for field in file.schema)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _refusal(f"shard {path} that Arrow cannot read ({error})", "an Arrow IPC file") from error
     if not file.schema.equals(arrow_schema(vocabulary.size)):
-        columns = ", ".join(f"{field.name}: {field.type}" for field in file.schema)
         raise _refusal(f"columns ({columns}) in shard {path}", "the columns of FORMAT.md")
     if batch is None:
         raise _refusal(f"{num_batches} record batches in shard {path}", "one")
     if batch.num_rows != shard.num_instances:
         raise _refusal(f"{batch.num_rows} instances in shard {path}", f"{shard.num_instances}, as the manifest says")
+    if any(column.null_count for column in batch.columns) or batch.column("input_ids").values.null_count:
+        raise _refusal(f"nulls in shard {path}", "none")
     columns_of_shard = from_record_batch(batch)
     num_tokens = len(columns_of_shard.input_ids)
     if num_tokens != shard.num_tokens or columns_of_shard.offsets[-1] != num_tokens or columns_of_shard.offsets[0] != 0:

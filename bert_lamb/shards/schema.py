@@ -12,7 +12,8 @@ import pyarrow as pa
 
 LARGEST_UINT16_VOCABULARY = 65_536  # entries; larger vocabularies take int32
 MAX_SHARD_TOKENS = 2**31 - 1  # Arrow's list offsets are int32
-MIN_INSTANCE_TOKENS = 5  # [CLS] a [SEP] b [SEP]
+MIN_PAIR_TOKENS = 5  # [CLS] a [SEP] b [SEP]
+MIN_SINGLE_TOKENS = 3  # [CLS] a [SEP], where there is no sentence task
 MAX_INSTANCE_TOKENS = 65_535  # lengths are uint16
 
 
@@ -22,8 +23,8 @@ class Columns:
 
     input_ids: np.ndarray  # [T] uint16 or int32
     offsets: np.ndarray  # [N + 1] int32, from 0 to T
-    segment_a_lengths: np.ndarray  # [N] uint16, tokens up to and including the first [SEP]
-    is_random_next: np.ndarray  # [N] bool
+    segment_a_lengths: np.ndarray  # [N] uint16, tokens of token type 0, which come first
+    sentence_labels: np.ndarray  # [N] bool, see FORMAT.md: what True means depends on the manifest's sentence_task
     documents: np.ndarray  # [N] uint64, hash of the key of the first segment's document
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class Columns:
             input_ids=self.input_ids[first:last],
             offsets=self.offsets[start : stop + 1] - self.offsets[start],
             segment_a_lengths=self.segment_a_lengths[start:stop],
-            is_random_next=self.is_random_next[start:stop],
+            sentence_labels=self.sentence_labels[start:stop],
             documents=self.documents[start:stop],
         )
 
@@ -48,7 +49,7 @@ def concatenate(blocks: Sequence[Columns]) -> Columns:
         input_ids=np.concatenate([block.input_ids for block in blocks]),
         offsets=offsets_of(lengths),
         segment_a_lengths=np.concatenate([block.segment_a_lengths for block in blocks]),
-        is_random_next=np.concatenate([block.is_random_next for block in blocks]),
+        sentence_labels=np.concatenate([block.sentence_labels for block in blocks]),
         documents=np.concatenate([block.documents for block in blocks]),
     )
 
@@ -75,7 +76,7 @@ def arrow_schema(vocabulary_size: int) -> pa.Schema:
         [
             pa.field("input_ids", pa.list_(item), nullable=False),
             pa.field("segment_a_length", pa.uint16(), nullable=False),
-            pa.field("is_random_next", pa.bool_(), nullable=False),
+            pa.field("sentence_label", pa.bool_(), nullable=False),
             pa.field("document", pa.uint64(), nullable=False),
         ]
     )
@@ -87,7 +88,7 @@ def to_record_batch(columns: Columns, vocabulary_size: int) -> pa.RecordBatch:
         "input_ids": (columns.input_ids, token_dtype(vocabulary_size)),
         "offsets": (columns.offsets, np.dtype(np.int32)),
         "segment_a_lengths": (columns.segment_a_lengths, np.dtype(np.uint16)),
-        "is_random_next": (columns.is_random_next, np.dtype(np.bool_)),
+        "sentence_labels": (columns.sentence_labels, np.dtype(np.bool_)),
         "documents": (columns.documents, np.dtype(np.uint64)),
     }
     for name, (array, dtype) in wanted.items():
@@ -97,17 +98,17 @@ def to_record_batch(columns: Columns, vocabulary_size: int) -> pa.RecordBatch:
     input_ids = pa.ListArray.from_arrays(
         pa.array(columns.offsets), pa.array(columns.input_ids), type=schema.field("input_ids").type
     )
-    arrays = [input_ids, *(pa.array(wanted[name][0]) for name in ("segment_a_lengths", "is_random_next", "documents"))]
+    arrays = [input_ids, *(pa.array(wanted[name][0]) for name in ("segment_a_lengths", "sentence_labels", "documents"))]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def from_record_batch(batch: pa.RecordBatch) -> Columns:
-    """Views of a shard's record batch; only the bit-packed is_random_next is copied."""
+    """Views of a shard's record batch; only the bit-packed sentence_label is copied."""
     input_ids = batch.column("input_ids")
     return Columns(
         input_ids=input_ids.values.to_numpy(zero_copy_only=True),
         offsets=input_ids.offsets.to_numpy(zero_copy_only=True),
         segment_a_lengths=batch.column("segment_a_length").to_numpy(zero_copy_only=True),
-        is_random_next=batch.column("is_random_next").to_numpy(zero_copy_only=False),
+        sentence_labels=batch.column("sentence_label").to_numpy(zero_copy_only=False),
         documents=batch.column("document").to_numpy(zero_copy_only=True),
     )

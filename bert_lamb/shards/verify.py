@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from bert_lamb.errors import UserError
-from bert_lamb.shards.manifest import InstanceSet, Manifest, Shard, Vocabulary, read_manifest
+from bert_lamb.shards.manifest import NO_SENTENCE_TASK, InstanceSet, Manifest, Shard, Vocabulary, read_manifest
 from bert_lamb.shards.reader import file_sha256, open_shard, require_file
-from bert_lamb.shards.schema import MIN_INSTANCE_TOKENS, Columns
+from bert_lamb.shards.schema import MIN_PAIR_TOKENS, MIN_SINGLE_TOKENS, Columns
 
 SPECIAL_TOKENS = {"pad_id": "[PAD]", "unk_id": "[UNK]", "cls_id": "[CLS]", "sep_id": "[SEP]", "mask_id": "[MASK]"}
 
@@ -31,7 +31,7 @@ def verify(directory: Path) -> list[str]:
     for instance_set in manifest.instance_sets:
         found = _Found()
         for shard in instance_set.shards:
-            complaints += _verify_shard(directory, shard, instance_set, manifest.vocabulary, found)
+            complaints += _verify_shard(directory, shard, instance_set, manifest, found)
         complaints += _verify_set(instance_set, found)
         known = documents_of_split.get(instance_set.split, np.empty(0, np.uint64))
         documents_of_split[instance_set.split] = np.unique(np.concatenate([known, *found.documents]))
@@ -43,7 +43,7 @@ def verify(directory: Path) -> list[str]:
 class _Found:
     """What the readable shards of one set hold."""
 
-    num_random_next: int = 0
+    num_true_labels: int = 0
     documents: list[np.ndarray] = field(default_factory=list)  # unique document numbers of each shard
     are_all_readable: bool = True
 
@@ -101,42 +101,56 @@ def _verify_file_names(directory: Path, manifest: Manifest) -> list[str]:
 
 
 def _verify_shard(
-    directory: Path, shard: Shard, instance_set: InstanceSet, vocabulary: Vocabulary, found: _Found
+    directory: Path, shard: Shard, instance_set: InstanceSet, manifest: Manifest, found: _Found
 ) -> list[str]:
     path = directory / shard.file
-    try:
-        columns = open_shard(directory, shard, vocabulary)
-    except UserError as error:
-        found.are_all_readable = False
-        return [str(error)]
     complaints = []
-    if file_sha256(path) != shard.sha256:
-        complaints.append(f"{path}: its sha256 is not the manifest's: damaged, or another shard")
     if not re.fullmatch("[0-9a-f]{64}", shard.sha256):
         complaints.append(f"manifest: {shard.sha256!r} of {shard.file} is not a sha256")
-    complaints += [f"{path}: {fault}" for fault in row_faults(columns, instance_set.max_seq_length, vocabulary)]
-    found.num_random_next += int(columns.is_random_next.sum())
+    try:
+        require_file(path)
+        sha256 = file_sha256(path)
+        if sha256 != shard.sha256:
+            for other in (other for each in manifest.instance_sets for other in each.shards):
+                if sha256 == other.sha256:
+                    found.are_all_readable = False
+                    return [*complaints, f"{path}: it holds what belongs in {other.file}: swapped, or copied over"]
+            complaints.append(f"{path}: its sha256 is not the manifest's: damaged, or another shard")
+        columns = open_shard(directory, shard, manifest.vocabulary)
+    except UserError as error:
+        found.are_all_readable = False
+        return [*complaints, str(error)]
+    faults = row_faults(columns, instance_set.max_seq_length, manifest.vocabulary, manifest.sentence_task)
+    found.num_true_labels += int(columns.sentence_labels.sum())
     found.documents.append(np.unique(columns.documents))
-    return complaints
+    return complaints + [f"{path}: {fault}" for fault in faults]
 
 
-def row_faults(columns: Columns, max_seq_length: int, vocabulary: Vocabulary) -> list[str]:
+def row_faults(columns: Columns, max_seq_length: int, vocabulary: Vocabulary, sentence_task: str) -> list[str]:
     """The invariants of a row that do not hold, each told with the number of rows and the first of them."""
     ids = columns.input_ids
     starts, stops = columns.offsets[:-1].astype(np.int64), columns.offsets[1:].astype(np.int64)
-    lengths = stops - starts
+    lengths, segment_a_lengths = stops - starts, columns.segment_a_lengths.astype(np.int64)
+    is_pair = sentence_task != NO_SENTENCE_TASK
+    shortest = MIN_PAIR_TOKENS if is_pair else MIN_SINGLE_TOKENS
     faults = []
 
     def complain(is_wrong: np.ndarray, rule: str) -> None:
         if is_wrong.any():
             faults.append(f"{int(is_wrong.sum())} rows, the first is {int(is_wrong.argmax())}, {rule}")
 
-    is_misfit = (lengths < MIN_INSTANCE_TOKENS) | (lengths > max_seq_length)
-    complain(is_misfit, f"whose length is not in {MIN_INSTANCE_TOKENS}..{max_seq_length}")
-    segment_a_lengths = columns.segment_a_lengths.astype(np.int64)
-    is_misplaced = (segment_a_lengths < 3) | (segment_a_lengths > lengths - 2)
-    complain(is_misplaced, "whose segment_a_length leaves a segment empty")
-    is_readable = ~is_misplaced & (starts >= 0) & (stops <= len(ids))
+    complain((lengths < shortest) | (lengths > max_seq_length), f"whose length is not in {shortest}..{max_seq_length}")
+    if is_pair:
+        is_misplaced = (segment_a_lengths < 3) | (segment_a_lengths > lengths - 2)
+        complain(is_misplaced, "whose segment_a_length leaves a segment empty")
+    else:
+        is_misplaced = segment_a_lengths != lengths
+        complain(is_misplaced, "whose segment_a_length is not the length")
+        complain(columns.sentence_labels, "whose sentence_label is true")
+    # The next rules look into the row, which they can where its bounds lie in the file and its segments in the row.
+    is_readable = (lengths >= shortest) & (starts >= 0) & (stops <= len(ids)) & ~(is_misplaced & is_pair)
+    if not is_readable.any():
+        return faults
 
     def token_is(positions: np.ndarray, token_id: int) -> np.ndarray:
         """[N] whether the row's token at this position of the file is the given one; True for rows not readable."""
@@ -149,11 +163,18 @@ def row_faults(columns: Columns, max_seq_length: int, vocabulary: Vocabulary) ->
             is_readable, totals[np.where(is_readable, stops, 0)] - totals[np.where(is_readable, starts, 0)], 0
         )
 
+    is_sep = ids == vocabulary.sep_id
     complain(~token_is(starts, vocabulary.cls_id), "that do not begin with [CLS]")
-    complain(~token_is(starts + segment_a_lengths - 1, vocabulary.sep_id), "without [SEP] at the end of segment A")
     complain(~token_is(stops - 1, vocabulary.sep_id), "that do not end with [SEP]")
-    complain(is_readable & (count_in_rows(ids == vocabulary.sep_id) != 2), "that do not hold exactly two [SEP]")
     complain(is_readable & (count_in_rows(ids == vocabulary.cls_id) != 1), "that do not hold exactly one [CLS]")
+    if is_pair:
+        complain(~token_is(starts + segment_a_lengths - 1, vocabulary.sep_id), "without [SEP] at the end of segment A")
+        complain(is_readable & (count_in_rows(is_sep) != 2), "that do not hold exactly two [SEP]")
+    else:
+        # A [SEP] ends a document's text, so the token before it belongs to that text.
+        is_special = is_sep | (ids == vocabulary.cls_id)
+        ends_nothing = is_sep & np.concatenate([[False], is_special[:-1]])
+        complain(count_in_rows(ends_nothing) > 0, "with [SEP] right after [CLS] or another [SEP]")
     is_foreign = (ids == vocabulary.pad_id) | (ids == vocabulary.mask_id)
     complain(count_in_rows(is_foreign) > 0, "that hold [PAD] or [MASK]")
     is_outside = (ids < 0) | (ids >= vocabulary.size)
@@ -167,10 +188,10 @@ def _verify_set(instance_set: InstanceSet, found: _Found) -> list[str]:
     complaints = []
     if max(sizes) - min(sizes) > 1:
         complaints.append(f"manifest: shards of {name} hold {min(sizes)} to {max(sizes)} instances, not equally many")
-    if found.are_all_readable and found.num_random_next != instance_set.num_random_next:
+    if found.are_all_readable and found.num_true_labels != instance_set.num_true_labels:
         complaints.append(
-            f"manifest: num_random_next {instance_set.num_random_next} of {name}, "
-            f"but {found.num_random_next} in its shards"
+            f"manifest: num_true_labels {instance_set.num_true_labels} of {name}, "
+            f"but {found.num_true_labels} in its shards"
         )
     return complaints
 

@@ -63,7 +63,7 @@ def test_tensors_are_the_shards_rows(shards, rows):
             assert batch.attention_mask[position].tolist() == [1] * length + [0] * (32 - length)
             expected_types = [0] * length_a + [1] * (length - length_a) + [0] * (32 - length)
             assert batch.token_type_ids[position].tolist() == expected_types
-            assert batch.next_sentence_labels[position] == row["is_random_next"]
+            assert batch.sentence_labels[position] == row["sentence_label"]
 
 
 def test_counts_are_known_before_the_batch(shards):

@@ -61,7 +61,7 @@ def test_without_pairs_only_masked_tokens_count(batch):
     model = BertPretrainingModel(make_config(), seed=1)
     with_pairs, without = model(*batch), model(*batch[:-1], None)
     assert torch.equal(with_pairs.mlm_loss, without.mlm_loss)
-    assert float(without.nsp_loss) == 0.0
+    assert without.nsp_loss.item() == 0.0
 
 
 def test_weights_depend_on_the_seed_alone():

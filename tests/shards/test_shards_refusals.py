@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from known_shards import columns_of, write_folder
+from known_shards import ENTRIES, columns_of, random_single_rows, write_folder
 
 from bert_lamb.errors import UserError
 from bert_lamb.shards import check_hashes, num_bytes_to_hash, open_instances, read_manifest
-from bert_lamb.shards.manifest import Vocabulary
+from bert_lamb.shards.manifest import NEXT_SENTENCE, NO_SENTENCE_TASK, Vocabulary
 from bert_lamb.shards.verify import row_faults, verify
 from bert_lamb.shards.writer import map_columns, write_columns
 
@@ -57,9 +57,14 @@ def test_absent_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda plain: plain.update(format_version=2), "format_version 2"),
+        (lambda plain: plain.update(format_version=1), "format_version 1"),
         (lambda plain: plain.update(format="other"), "format 'other'"),
         (lambda plain: plain.update(extra=1), r"unknown keys \['extra'\]"),
+        (
+            lambda plain: plain.update(sentence_task="cloze"),
+            "sentence_task 'cloze', which is not one of next",
+        ),
+        (lambda plain: plain.pop("sentence_task"), r"missing keys \['sentence_task'\]"),
         (lambda plain: plain["vocabulary"].pop("sep_id"), r"missing keys \['sep_id'\]"),
         (lambda plain: plain["vocabulary"].update(size="200"), r"vocabulary\.size of type str, not int"),
         (lambda plain: plain["vocabulary"].update(size=True), r"vocabulary\.size of type bool, not int"),
@@ -132,13 +137,73 @@ def test_opening_refuses_what_costs_no_reading(shards_dir, damage, complaint):
     assert any(THIRD in line or "vocab.txt" in line for line in verify(shards_dir))
 
 
-def test_swapped_shards_are_found_when_opened(shards_dir):
-    first, second = (shards_dir / FIRST).read_bytes(), (shards_dir / SECOND).read_bytes()
-    (shards_dir / FIRST).write_bytes(second)
-    (shards_dir / SECOND).write_bytes(first)
+def swap(directory, first, second):
+    spare = directory / "spare"
+    (directory / first).rename(spare)
+    (directory / second).rename(directory / first)
+    spare.rename(directory / second)
+
+
+@pytest.mark.parametrize("other", [SECOND, "seq32/heldout-00000-of-00001.arrow", "seq64/train-00001-of-00002.arrow"])
+def test_swapped_shards_are_found_and_named(shards_dir, other):
+    swap(shards_dir, FIRST, other)
     with pytest.raises(UserError, match=FIRST):
         open_instances(shards_dir, max_seq_length=32, split="train")
-    assert sum(FIRST in line or SECOND in line for line in verify(shards_dir)) == 2
+    assert sorted(verify(shards_dir)) == sorted(
+        f"{shards_dir / here}: it holds what belongs in {there}: swapped, or copied over"
+        for here, there in ((FIRST, other), (other, FIRST))
+    )
+
+
+def test_a_shard_of_another_folder_is_found(tmp_path, shards_dir, rows):
+    """Same name, same rows but for the vocabulary: ids of a larger one, which this one does not have."""
+    entries = [*ENTRIES, *(f"x{number}" for number in range(100))]
+    foreign_rows = {key: [([*row[0][:-1], 290, 3], *row[1:]) for row in of_set] for key, of_set in rows.items()}
+    write_folder(tmp_path / "foreign", foreign_rows, entries=entries)
+    (shards_dir / SECOND).write_bytes((tmp_path / "foreign" / SECOND).read_bytes())
+    complaints = verify(shards_dir)
+    assert any(f"{shards_dir / SECOND}: its sha256" in line and "another shard" in line for line in complaints)
+    assert all(SECOND in line for line in complaints)
+
+
+def test_the_vocabulary_of_another_folder_is_found(shards_dir):
+    """As many entries, the special ones at their places: the hash alone tells, and the ids are not worth reading."""
+    (shards_dir / "vocab.txt").write_text("".join(f"{entry.replace('w', 'x')}\n" for entry in ENTRIES))
+    assert verify(shards_dir) == [f"{shards_dir / 'vocab.txt'}: its sha256 is not the manifest's: another vocabulary"]
+
+
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [("num_instances", "24 instances in"), ("num_tokens", "tokens in"), ("num_bytes", "bytes in")],
+)
+def test_wrong_counts_in_the_manifest_are_found(shards_dir, field, complaint):
+    """A shard's count and its set's sum both one too high: the shard tells."""
+
+    def change(plain):
+        found = plain["instance_sets"][0]
+        found["shards"][0][field] += 1
+        if field in found:
+            found[field] += 1
+
+    edit_manifest(shards_dir, change)
+    complaints = verify(shards_dir)
+    assert any(complaint in line and FIRST in line for line in complaints), complaints
+    with pytest.raises(UserError, match=complaint):
+        open_instances(shards_dir, max_seq_length=32, split="train")
+
+
+def test_every_flipped_byte_is_found(tmp_path, rows):
+    """Every fifth byte of a tiny shard in turn, whatever it is to Arrow: told, and nothing crashes on it."""
+    folder = tmp_path / "tiny"
+    write_folder(folder, {(32, "train"): rows[32, "train"][:3]})
+    (path,) = folder.rglob("*.arrow")
+    content = path.read_bytes()
+    for place in range(0, len(content), 5):
+        flipped = content[place] ^ (0x80 if place % 2 else 1)
+        path.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
+        assert f"{path}: its sha256 is not the manifest's: damaged, or another shard" in verify(folder), place
+    path.write_bytes(content)
+    assert verify(folder) == []
 
 
 def test_a_flipped_token_is_found_by_the_hashes(shards_dir):
@@ -179,7 +244,7 @@ def test_verify_tells_everything_at_once(shards_dir):
     def change(plain):
         plain["documents"]["num_read"] = 63
         plain["sources"][0]["num_kept"] = 59
-        plain["instance_sets"][1]["num_random_next"] += 1
+        plain["instance_sets"][1]["num_true_labels"] += 1
 
     edit_manifest(shards_dir, change)
     complaints = verify(shards_dir)
@@ -191,7 +256,7 @@ def test_verify_tells_everything_at_once(shards_dir):
         "63 read, but 62 by train + heldout + dropped",
         "63 read, but 62 by documents read from the sources",
         "kept do not sum to the 60",
-        "num_random_next",
+        "num_true_labels",
     ):
         assert any(part in line for line in complaints), (part, complaints)
 
@@ -235,22 +300,72 @@ VOCABULARY = Vocabulary("vocab.txt", "", 200, True, 0, 1, 2, 3, 4)
 def test_each_invariant_of_a_row(rows, place, value, fault):
     row = 17
     columns = columns_of(rows[64, "train"])
-    assert row_faults(columns, 64, VOCABULARY) == []
+    assert row_faults(columns, 64, VOCABULARY, NEXT_SENTENCE) == []
     start, stop = columns.offsets[row], columns.offsets[row + 1]
     first_sep = start + int(columns.segment_a_lengths[row]) - 1
     positions = {"start": start, "first_sep": first_sep, "end": stop - 1, "word": start + 1}
     columns.input_ids[positions[place]] = value
-    faults = row_faults(columns, 64, VOCABULARY)
+    faults = row_faults(columns, 64, VOCABULARY, NEXT_SENTENCE)
     assert any(fault in line and line.startswith(f"1 rows, the first is {row},") for line in faults), faults
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        ("start", 9, "do not begin with [CLS]"),
+        ("end", 9, "do not end with [SEP]"),
+        ("first", 3, "with [SEP] right after [CLS] or another [SEP]"),
+        ("last", 3, "with [SEP] right after [CLS] or another [SEP]"),
+        ("first", 2, "exactly one [CLS]"),
+        ("last", 0, "hold [PAD] or [MASK]"),
+        ("last", 4, "hold [PAD] or [MASK]"),
+        ("last", 200, "outside 0..199"),
+    ],
+)
+def test_each_invariant_of_a_row_without_a_sentence_task(place, value, fault):
+    row = 17
+    columns = columns_of(random_single_rows(40, max_seq_length=64, documents=range(50), seed=4))
+    assert row_faults(columns, 64, VOCABULARY, NO_SENTENCE_TASK) == []
+    start, stop = columns.offsets[row], columns.offsets[row + 1]
+    positions = {"start": start, "first": start + 1, "last": stop - 2, "end": stop - 1}
+    columns.input_ids[positions[place]] = value
+    faults = row_faults(columns, 64, VOCABULARY, NO_SENTENCE_TASK)
+    assert any(fault in line and line.startswith(f"1 rows, the first is {row},") for line in faults), faults
+
+
+def test_the_columns_of_a_row_without_a_sentence_task():
+    rows = random_single_rows(40, max_seq_length=64, documents=range(50), seed=4)
+    ids = rows[5][0]
+    for changed, fault in (
+        ((ids, len(ids) - 1, False, 1), "segment_a_length is not the length"),
+        ((ids, len(ids), True, 1), "sentence_label is true"),
+        (([2, 3], 2, False, 1), "length is not in 3..64"),
+        (([2, *[9] * 63, 3], 65, False, 1), "length is not in 3..64"),
+        (([], 0, False, 1), "length is not in 3..64"),
+    ):
+        columns = columns_of([*rows[:5], changed, *rows[6:]])
+        (line,) = row_faults(columns, 64, VOCABULARY, NO_SENTENCE_TASK)
+        assert line.startswith("1 rows, the first is 5,")
+        assert fault in line
+        assert row_faults(columns_of([changed]), 64, VOCABULARY, NO_SENTENCE_TASK)
+
+
+def test_a_folder_is_read_by_its_own_sentence_task(tmp_path):
+    """The same rows are sound without a sentence task and broken with one."""
+    rows = {(64, "train"): random_single_rows(40, max_seq_length=64, documents=range(50), seed=4)}
+    write_folder(tmp_path / "single", rows, sentence_task=NO_SENTENCE_TASK)
+    assert verify(tmp_path / "single") == []
+    write_folder(tmp_path / "pairs", rows, sentence_task=NEXT_SENTENCE)
+    assert any("leaves a segment empty" in line for line in verify(tmp_path / "pairs"))
 
 
 def test_lengths_outside_the_bounds(rows):
     columns = columns_of(rows[64, "train"])
     longest = int(np.diff(columns.offsets).max())
-    assert any("length is not in 5.." in line for line in row_faults(columns, longest - 1, VOCABULARY))
+    assert any("length is not in 5.." in line for line in row_faults(columns, longest - 1, VOCABULARY, NEXT_SENTENCE))
     segment_a_lengths = columns.segment_a_lengths.copy()
     segment_a_lengths[3] = np.diff(columns.offsets)[3]
-    faults = row_faults(replace(columns, segment_a_lengths=segment_a_lengths), 64, VOCABULARY)
+    faults = row_faults(replace(columns, segment_a_lengths=segment_a_lengths), 64, VOCABULARY, NEXT_SENTENCE)
     assert any("leaves a segment empty" in line for line in faults)
 
 
@@ -258,7 +373,7 @@ def test_offsets_that_lead_nowhere_are_told_not_crashed_on(rows):
     columns = columns_of(rows[64, "train"])
     offsets = columns.offsets.copy()
     offsets[5] = 2**31 - 1
-    assert row_faults(replace(columns, offsets=offsets), 64, VOCABULARY)
+    assert row_faults(replace(columns, offsets=offsets), 64, VOCABULARY, NEXT_SENTENCE)
 
 
 def test_writing_flushes_a_readable_file(tmp_path, rows):

@@ -4,9 +4,9 @@ Mutations that must turn it red: forgetting a shard's start in `take`, offsets n
 of order, a compressed shard (the zero-copy view fails).
 """
 
+import hashlib
 import pickle
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_shards import columns_of, write_folder
 
-from bert_lamb.shards import open_instances, read_manifest
+from bert_lamb.shards import open_instances, read_manifest, writer
 from bert_lamb.shards.manifest import manifest_from_json
 from bert_lamb.shards.schema import Columns, arrow_schema, concatenate, offsets_of, to_record_batch
-from bert_lamb.shards.writer import equal_shard_sizes, map_columns, write_columns, write_instance_set
+from bert_lamb.shards.writer import equal_shard_sizes, map_columns, write_columns, write_shard
 
 
 def taken_rows(instances, indices):
@@ -30,7 +30,7 @@ def taken_rows(instances, indices):
         (
             found.input_ids[found.offsets[i] : found.offsets[i + 1]].tolist(),
             int(found.segment_a_lengths[i]),
-            bool(found.is_random_next[i]),
+            bool(found.sentence_labels[i]),
         )
         for i in range(len(found))
     ]
@@ -78,7 +78,7 @@ def test_readable_with_pyarrow_pandas_and_datasets_alone(shards_dir, rows, tmp_p
     paths = sorted(str(path) for path in (shards_dir / "seq32").glob("train-*.arrow"))
     assert [Path(path).name for path in paths] == [f"train-0000{number}-of-00003.arrow" for number in range(3)]
     expected = [
-        {"input_ids": ids, "segment_a_length": length, "is_random_next": flag, "document": document}
+        {"input_ids": ids, "segment_a_length": length, "sentence_label": flag, "document": document}
         for ids, length, flag, document in rows[32, "train"]
     ]
     by_pyarrow = [row for path in paths for row in pa.ipc.open_file(path).read_all().to_pylist()]
@@ -115,33 +115,44 @@ def test_large_vocabularies_take_int32(tmp_path):
         to_record_batch(columns, 1000)
 
 
-@settings(deadline=None, max_examples=20)
-@given(cuts=st.lists(st.integers(0, 70), max_size=5), instances_per_shard=st.integers(1, 80))
-def test_shards_do_not_depend_on_the_parts(tmp_path_factory, rows, cuts, instances_per_shard):
+def test_a_shard_appears_complete_or_not_at_all(tmp_path, rows, monkeypatch):
+    """Killed after the last byte but before the rename: no file has a shard's name, and the next attempt succeeds."""
     columns = columns_of(rows[32, "train"])
-    bounds = [0, *sorted(cuts), 70]
-    made = []
-    for pieces in ([(0, 70)], list(pairwise(bounds))):
-        directory = tmp_path_factory.mktemp("cut")
-        parts = []
-        for start, stop in pieces:
-            parts.append(directory / f"part{len(parts)}")
-            write_columns(parts[-1], columns.slice(start, stop), vocabulary_size=200)
-        made.append(
-            write_instance_set(
-                directory,
-                parts,
-                max_seq_length=32,
-                split="train",
-                instances_per_shard=instances_per_shard,
-                vocabulary_size=200,
-            )
-        )
-    assert made[0] == made[1]
-    sizes = [shard.num_instances for shard in made[0].shards]
-    assert sum(sizes) == 70
-    assert max(sizes) <= instances_per_shard
-    assert max(sizes) - min(sizes) <= 1
+    where = {"max_seq_length": 32, "split": "train", "number": 1, "num_shards": 3, "vocabulary_size": 200}
+
+    def die(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "file_sha256", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(tmp_path, columns, **where)
+    assert [path.name for path in tmp_path.rglob("*.arrow*")] == ["train-00001-of-00003.arrow.partial"]
+    monkeypatch.undo()
+    shard, num_true_labels = write_shard(tmp_path, columns, **where)
+    path = tmp_path / "seq32" / "train-00001-of-00003.arrow"
+    assert list(tmp_path.rglob("*.arrow*")) == [path]
+    assert (shard.file, shard.num_instances) == ("seq32/train-00001-of-00003.arrow", 70)
+    assert (shard.num_tokens, shard.num_bytes) == (len(columns.input_ids), path.stat().st_size)
+    assert shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert num_true_labels == sum(row[2] for row in rows[32, "train"])
+
+
+def test_a_slice_is_written_as_its_rows_alone(tmp_path, rows):
+    """A shard's bytes do not tell what block its rows were cut from."""
+    written = rows[32, "train"]
+    whole, alone = columns_of(written).slice(20, 50), columns_of(written[20:50])
+    joined = concatenate([alone.slice(0, 7), alone.slice(7, 30)])
+    for name, columns in (("whole", whole), ("alone", alone), ("joined", joined)):
+        write_columns(tmp_path / name, columns, vocabulary_size=200)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "alone").read_bytes() == (tmp_path / "joined").read_bytes()
+
+
+def test_an_instance_set_sums_its_shards(shards_dir, rows):
+    found = read_manifest(shards_dir).instance_set(max_seq_length=32, split="train")
+    assert [shard.num_instances for shard in found.shards] == [24, 23, 23]
+    assert found.num_instances == 70
+    assert found.num_tokens == sum(len(row[0]) for row in rows[32, "train"])
+    assert found.num_true_labels == sum(row[2] for row in rows[32, "train"])
 
 
 def test_equal_shard_sizes_by_hand():
@@ -153,7 +164,7 @@ def test_equal_shard_sizes_by_hand():
 def test_concatenate_undoes_slice(rows):
     columns = columns_of(rows[64, "train"])
     joined = concatenate([columns.slice(0, 13), columns.slice(13, 13), columns.slice(13, 40)])
-    for name in ("input_ids", "offsets", "segment_a_lengths", "is_random_next", "documents"):
+    for name in ("input_ids", "offsets", "segment_a_lengths", "sentence_labels", "documents"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(columns, name))
         assert getattr(joined, name).dtype == getattr(columns, name).dtype
 
