@@ -20,7 +20,7 @@ from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_json
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.engine.torch_engine import TorchEngine
-from bert_lamb.model.bert import BertPretrainingModel, bert_config
+from bert_lamb.model.bert import BertPretrainingModel, bert_config, is_of_sentence_head
 from bert_lamb.optim import Lamb, Lars, parameter_groups
 from bert_lamb.optim.apex_lamb import build_apex_lamb
 from bert_lamb.phase import Phase
@@ -34,13 +34,19 @@ def build_model(config: PretrainConfig, phase: Phase) -> BertPretrainingModel:
     return BertPretrainingModel(bert, seed=int(fold(config.seed, -1)))
 
 
-def build_optimizer(config: PretrainConfig, model: BertPretrainingModel) -> torch.optim.Optimizer:
-    """LAMB, LARS or torch's AdamW over the model's parameters with the usual exemptions; lr is set at each step."""
+def build_optimizer(
+    config: PretrainConfig, model: BertPretrainingModel, *, has_sentence_task: bool = True
+) -> torch.optim.Optimizer:
+    """LAMB, LARS or torch's AdamW over the model's parameters with the usual exemptions; lr is set at each step.
+
+    Without a sentence task its head stays as it began: under LAMB, decay alone would shrink it at the rate of lr.
+    """
     settings = config.optimizer
     groups = parameter_groups(
         model.named_parameters(),
         weight_decay=settings.weight_decay,
         adapt_undecayed=isinstance(settings, LayerwiseConfig) and settings.adapt_undecayed,
+        idle=() if has_sentence_task else [name for name, _ in model.named_parameters() if is_of_sentence_head(name)],
     )
     if isinstance(settings, AdamWConfig):
         return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps)
@@ -86,7 +92,7 @@ def build_engine(
             for name, weight in checkpoint.weights():
                 parameters[name].copy_(weight)
     model.to(process.device)
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model, has_sentence_task=phase.has_sentence_task)
     engine: Engine
     if runtime.engine is EngineName.torch:
         engine = TorchEngine(

@@ -13,7 +13,7 @@ from bert_lamb.batch_plan import BatchPlan, plan_batch
 from bert_lamb.config import PhaseConfig, PretrainConfig
 from bert_lamb.data.masking import MaskingRule
 from bert_lamb.errors import UserError
-from bert_lamb.shards import Instances, check_hashes, open_instances
+from bert_lamb.shards import NO_SENTENCE_TASK, Instances, check_hashes, open_instances
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Phase:
     training: Instances
     heldout: Instances | None
     rule: MaskingRule
+
+    @property
+    def has_sentence_task(self) -> bool:
+        return self.training.manifest.sentence_task != NO_SENTENCE_TASK
 
 
 def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
@@ -54,6 +58,13 @@ def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
                 found=f"another vocabulary in phases.{name}.shards than in phases.{phases[0].name}.shards",
                 expected="one vocabulary for all phases",
                 fix=f"prepare the shards of {name} with vocabulary.file={phases[0].training.vocabulary_path}",
+            )
+        task = training.manifest.sentence_task
+        if phases and task != (task_of_first := phases[0].training.manifest.sentence_task):
+            raise UserError(
+                found=f"sentence_task {task} in phases.{name}.shards, {task_of_first} in phases.{phases[0].name}.shards",
+                expected="one sentence task for all phases",
+                fix=f"prepare the shards of {name} with sentence_task={task_of_first}",
             )
         rule = MaskingRule(
             mask_prob=config.masking.mask_prob,

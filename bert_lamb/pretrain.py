@@ -26,6 +26,7 @@ from bert_lamb.phase import Phase, admit_phases, check_shards, outcome_of, to_pl
 from bert_lamb.recorder import Recorder, announce, mean_metrics
 from bert_lamb.run_dir import METRICS_FILE, RunDir, forget_metrics_after
 from bert_lamb.schedule import is_due, lr_multiplier
+from bert_lamb.shards import NO_SENTENCE_TASK
 from bert_lamb.stop import StopFlag, stop_on_signals
 
 MAX_CONSECUTIVE_SKIPS = 50  # steps; a dynamic loss scale needs some, a diverged run never stops
@@ -194,7 +195,10 @@ def evaluate(engine: Engine, heldout: HeldoutBatches, micro_batch_size: int) -> 
         micro = torch.stack(engine.model(*batch.to(engine.device)))
         sums += micro * is_counted
     engine.model.train()
-    return mean_metrics(PretrainingSums(*engine.all_reduce_sum(sums).tolist()), heldout.counts)
+    has_task = heldout.instances.manifest.sentence_task != NO_SENTENCE_TASK
+    return mean_metrics(
+        PretrainingSums(*engine.all_reduce_sum(sums).tolist()), heldout.counts, has_sentence_task=has_task
+    )
 
 
 def make_heldout(config: PretrainConfig, phase: Phase) -> HeldoutBatches | None:

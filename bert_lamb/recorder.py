@@ -122,8 +122,8 @@ class Recorder:
             return
         now = time.monotonic()
         seconds, self.last_step_at = now - self.last_step_at, now
-        means = mean_metrics(sums, counts)
-        loss = means["mlm_loss"] + means["nsp_loss"]
+        means = mean_metrics(sums, counts, has_sentence_task=phase.has_sentence_task)
+        loss = means["mlm_loss"] + means.get("nsp_loss", 0.0)
         self.progress.update(1, f"loss {loss:.3f}, lr {lr:.2e}")
         norms = engine.norms() if result.is_applied else []
         if is_due(step, self.config.logging.interval_steps):
@@ -191,11 +191,15 @@ class Recorder:
         self.tracker.log(record, total_step=phase.steps_before + step)
 
 
-def mean_metrics(sums: PretrainingSums, counts: BatchCounts) -> dict[str, float]:
-    """Means of a batch's sums under the names of metrics.jsonl."""
-    return {
+def mean_metrics(sums: PretrainingSums, counts: BatchCounts, *, has_sentence_task: bool) -> dict[str, float]:
+    """Means of a batch's sums under the names of metrics.jsonl; nsp: the sentence task, where there is one."""
+    means = {
         "mlm_loss": float(sums.mlm_loss) / counts.num_predictions,
         "mlm_accuracy": float(sums.mlm_correct) / counts.num_predictions,
+    }
+    if not has_sentence_task:
+        return means
+    return means | {
         "nsp_loss": float(sums.nsp_loss) / counts.num_sequences,
         "nsp_accuracy": float(sums.nsp_correct) / counts.num_sequences,
     }

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from bert_lamb.build import build_model
 from bert_lamb.cli import compose
 from bert_lamb.engine.checkpoint import Checkpoint
 from bert_lamb.errors import UserError
+from bert_lamb.phase import admit_phases
 from bert_lamb.pretrain import pretrain
 from bert_lamb.run_dir import RunDir
 from tests.launch import CHECKOUT, run_ranks
@@ -107,6 +109,30 @@ def test_the_cut_of_the_batch_does_not_matter(shards, tmp_path, optimizer):
             for key in compared:
                 if key in first:
                     assert first[key] == pytest.approx(second[key], rel=1e-4, abs=1e-5), (run, first, key)
+
+
+def test_without_a_sentence_task_its_head_stays_as_it_began(tmp_path):
+    """The loss is the masked LM's alone; pooler and classifier keep every bit, in one process and on 2 ranks alike."""
+    shards = make_shards(tmp_path / "s", sentence_task="none")
+    whole = run_here(shards, tmp_path / "whole", "model.dropout=0.0")
+    options = ["model.dropout=0.0", "runtime.micro_batch_size.phase1=8", "evaluation.micro_batch_size=8"]
+    finished = run_ranks(2, "-m", "bert_lamb", "pretrain", *arguments(shards, tmp_path / "ranks", *options))
+    assert finished.returncode == 0, finished.stdout[-3000:]
+    on_ranks = dict(Checkpoint(RunDir(tmp_path / "ranks").checkpoint("latest")).weights())
+    config = compose("pretrain", arguments(shards, tmp_path / "whole"))
+    with_task = build_model(config, admit_phases(config, world_size=1)[0])
+    began = {name: weight.detach() for name, weight in with_task.named_parameters()}
+    head = [name for name in began if "pooler" in name or "seq_relationship" in name]
+    assert len(head) == 4
+    for name, weight in whole.weights():
+        assert torch.equal(weight, began[name]) == (name in head), name
+        assert torch.equal(on_ranks[name], began[name]) == (name in head), name
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(on_ranks[name], weight, rtol=0, atol=1e-5)
+    for record in records(tmp_path / "whole"):
+        assert not any(key.startswith("nsp") for key in record)
+        if record["kind"] == "step":
+            assert record["loss"] == record["mlm_loss"]
 
 
 def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
@@ -291,6 +317,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_pat
     for override, message in cases.items():
         with pytest.raises(UserError, match=message):
             run_here(shards, tmp_path / "run", override)
+    single = make_shards(tmp_path / "single", sentence_task="none")
+    with pytest.raises(UserError, match=r"sentence_task none in phases\.phase2\.shards, next_sentence in"):
+        run_here(shards, tmp_path / "run", f"phases.phase2.shards={single}")
     damaged = tmp_path / "damaged"
     shutil.copytree(shards, damaged)
     victim = next((damaged / "seq16").glob("train-*"))

@@ -50,6 +50,11 @@ def bert_config(
     )
 
 
+def is_of_sentence_head(name: str) -> bool:
+    """Whether a parameter serves the sentence task alone; without one its gradients are zero."""
+    return ".pooler." in name or ".seq_relationship." in name
+
+
 class BertPretrainingModel(nn.Module):
     """transformers' BertForPreTraining as `bert`, called for the losses of masked-LM and of the sentence task.
 

@@ -4,6 +4,8 @@ One JSON object a line, written by `pretrain`; `kind` says which. Losses in nats
 within the phase (the state after that step).
 
     phase_start   the batch arithmetic: max_seq_length, global_batch_size, total_steps, ...
+    nsp stands for the sentence task, next-sentence prediction or sentence order; without one its numbers are absent.
+
     step          lr, loss, mlm_loss, [nsp_loss], mlm_accuracy, grad_norm, [trust_ratio_min, _median, _max: LAMB, LARS],
                   is_applied, sequences_per_second, seconds, num_sequences
     heldout       mlm_loss, mlm_accuracy, [nsp_loss, nsp_accuracy], num_instances, [unigram_cross_entropy]

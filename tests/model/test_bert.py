@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import BertForPreTraining
 
-from bert_lamb.model.bert import BertPretrainingModel, bert_config
+from bert_lamb.model.bert import BertPretrainingModel, bert_config, is_of_sentence_head
 
 
 def make_config(**changes):
@@ -62,6 +62,10 @@ def test_without_pairs_only_masked_tokens_count(batch):
     with_pairs, without = model(*batch), model(*batch[:-1], None)
     assert torch.equal(with_pairs.mlm_loss, without.mlm_loss)
     assert without.nsp_loss.item() == 0.0
+    (without.mlm_loss + without.nsp_loss).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert is_of_sentence_head(name) == (not parameter.grad.any()), name
 
 
 def test_weights_depend_on_the_seed_alone():
