@@ -16,6 +16,7 @@ SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
     "prepare": "raw text -> shards for every sequence length, and their manifest",
     "verify": "check every hash, count and invariant of prepared shards",
+    "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
     "export": "a checkpoint -> a folder that transformers loads",
     "squad": "fine-tune, predict and score extractive question answering",

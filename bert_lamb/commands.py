@@ -5,6 +5,7 @@ The only module that knows both the configuration and data_prep. Imports are ins
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from bert_lamb.config import (
     DemoDataConfig,
     ExportConfig,
+    InspectConfig,
     PrepareConfig,
     PretrainConfig,
     ReportConfig,
@@ -69,6 +71,25 @@ def run_verify(config: VerifyConfig) -> int:
     return 1 if complaints else 0
 
 
+def run_inspect(config: InspectConfig) -> int:
+    from bert_lamb.shards.inspect import inspect
+
+    texts = inspect(
+        Path(config.shards_dir),
+        max_seq_length=config.max_seq_length,
+        split=config.split,
+        shard=config.shard,
+        first=config.first,
+        count=config.count,
+        with_pieces=config.pieces,
+    )
+    try:
+        print("\n\n".join(texts), flush=True)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flushes in silence
+    return 0
+
+
 def run_pretrain(config: PretrainConfig) -> int:
     if config.runtime.device == "cpu":
         _keep_deepspeed_on_cpu()
@@ -115,6 +136,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "demo-data": run_demo_data,
     "prepare": run_prepare,
     "verify": run_verify,
+    "inspect": run_inspect,
     "pretrain": run_pretrain,
     "export": run_export,
     "squad": run_squad,

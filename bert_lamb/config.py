@@ -87,6 +87,19 @@ class VerifyConfig:
 
 
 @dataclass
+class InspectConfig:
+    """`bert-lamb inspect`: show instances of prepared shards as text."""
+
+    shards_dir: str = MISSING
+    max_seq_length: int | None = None  # tokens; None: the shortest that the folder has
+    split: str | None = None  # train or heldout; None: train
+    shard: str | None = None  # a file of the folder, instead of max_seq_length and split; `first` then counts its rows
+    first: int = 0  # number of the first instance shown
+    count: int = 3  # instances shown, at most
+    pieces: bool = False  # every piece with its id, instead of words
+
+
+@dataclass
 class DemoDataConfig:
     """`bert-lamb demo-data`: fetch the embedded default corpus and make its question-answering set."""
 
@@ -332,6 +345,7 @@ class ReportConfig:
 SCHEMAS: dict[str, type[Any]] = {
     "prepare": PrepareConfig,
     "verify": VerifyConfig,
+    "inspect": InspectConfig,
     "demo-data": DemoDataConfig,
     "pretrain": PretrainConfig,
     "export": ExportConfig,
@@ -422,6 +436,17 @@ def check_prepare(config: PrepareConfig) -> Complaints:
     _check_if_positive(complaints, "", config, "partition_characters", "instances_per_shard", "num_workers")
     complaints.unless(
         config.vocabulary.train_size >= 100, "vocabulary.train_size", config.vocabulary.train_size, "at least 100"
+    )
+    return complaints
+
+
+def check_inspect(config: InspectConfig) -> Complaints:
+    complaints = Complaints()
+    complaints.unless(config.first >= 0, "first", config.first, "0 or more")
+    _check_if_positive(complaints, "", config, "count")
+    is_set_chosen = config.max_seq_length is not None or config.split is not None
+    complaints.unless(
+        config.shard is None or not is_set_chosen, "shard", config.shard, "no max_seq_length and no split beside it"
     )
     return complaints
 
@@ -610,6 +635,7 @@ def no_checks(config: object) -> Complaints:
 CHECKS: dict[str, Any] = {
     "prepare": check_prepare,
     "verify": no_checks,
+    "inspect": check_inspect,
     "demo-data": no_checks,
     "pretrain": check_pretrain,
     "export": no_checks,

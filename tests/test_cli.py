@@ -72,6 +72,11 @@ def run(capsys, *arguments):
         (["squad", "model_dir=/nowhere", "eval_file=e", "output_dir=o"], ["/nowhere"]),
         (["export", "run_dir=/nowhere", "output_dir=o"], ["found no checkpoint 'latest' in /nowhere"]),
         (["report", "run_dir=/nowhere"], ["/nowhere"]),
+        (["inspect", "shards_dir=/nowhere"], ["no manifest.json in /nowhere"]),
+        (
+            ["inspect", "shards_dir=s", "shard=seq128/a.arrow", "split=train", "first=-1", "count=0"],
+            ["found first=-1", "found count=0", "found shard=seq128/a.arrow; expected no max_seq_length and no split"],
+        ),
         (["verify", "shards_dir=/nowhere"], ["no manifest.json in /nowhere"]),
     ],
 )
