@@ -15,6 +15,8 @@ from bert_lamb.errors import UserError
 SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
     "prepare": "raw text -> shards for every sequence length, and their manifest",
+    "merge": "what `prepare share=I/N` left on one or many machines -> shards and manifest",
+    "vocab": "train a WordPiece vocabulary on a corpus",
     "verify": "check every hash, count and invariant of prepared shards",
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",

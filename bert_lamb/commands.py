@@ -8,19 +8,27 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_lamb.config import (
+    CorpusConfig,
     DemoDataConfig,
     ExportConfig,
     InspectConfig,
+    MergeConfig,
     PrepareConfig,
     PretrainConfig,
     ReportConfig,
     SquadConfig,
     VerifyConfig,
+    VocabConfig,
 )
+
+if TYPE_CHECKING:
+    from data_prep.prepare import Spread
+    from data_prep.settings import Settings
 
 
 def run_demo_data(config: DemoDataConfig) -> int:
@@ -32,33 +40,55 @@ def run_demo_data(config: DemoDataConfig) -> int:
 
 def run_prepare(config: PrepareConfig) -> int:
     from data_prep.prepare import prepare
+
+    settings, spread = _corpus(config, share=config.share)
+    prepare(settings, spread, output_dir=Path(config.output_dir), if_exists=config.if_exists.value)
+    return 0
+
+
+def run_merge(config: MergeConfig) -> int:
+    from data_prep.prepare import merge
+
+    settings, spread = _corpus(config)
+    merge(settings, spread, output_dir=Path(config.output_dir))
+    return 0
+
+
+def run_vocab(config: VocabConfig) -> int:
+    from data_prep.prepare import train_vocabulary
+
+    settings, spread = _corpus(config)
+    train_vocabulary(settings, spread, output_file=Path(config.output_file), if_exists=config.if_exists.value)
+    return 0
+
+
+def _corpus(config: CorpusConfig, *, share: str | None = None) -> "tuple[Settings, Spread]":
+    """The plain values that data_prep takes."""
+    from data_prep.prepare import Spread
+    from data_prep.settings import Cleaning, Settings
     from data_prep.sources import Source
 
-    sources = [
-        Source(
-            name=name,
-            **{**asdict(source), "kind": source.kind.value, "document_boundary": source.document_boundary.value},
-        )
-        for name, source in config.sources.items()
-    ]
-    prepare(
-        sources=sources,
-        output_dir=Path(config.output_dir),
+    settings = Settings(
+        sources=tuple(Source(name=name, **_plain(source)) for name, source in config.sources.items()),
         vocabulary_file=Path(config.vocabulary.file) if config.vocabulary.file else None,
         vocabulary_train_size=config.vocabulary.train_size,
         is_lowercase=config.vocabulary.is_lowercase,
-        max_seq_lengths=config.max_seq_lengths,
+        max_seq_lengths=tuple(config.max_seq_lengths),
+        sentence_task=config.sentence_task.value,
         short_seq_prob=config.short_seq_prob,
         random_next_prob=config.random_next_prob,
         heldout_proportion=config.heldout_proportion,
-        min_document_characters=config.min_document_characters,
-        partition_characters=config.partition_characters,
+        cleaning=Cleaning(**_plain(config.cleaning)),
+        group_tokens=config.group_tokens,
         instances_per_shard=config.instances_per_shard,
-        num_workers=config.num_workers,
         seed=config.seed,
-        if_exists=config.if_exists.value,
     )
-    return 0
+    return settings, Spread(config.partition_bytes, config.num_workers, share)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass, enums as their values."""
+    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(config).items()}
 
 
 def run_verify(config: VerifyConfig) -> int:
@@ -135,6 +165,8 @@ def _keep_deepspeed_on_cpu() -> None:
 COMMANDS: dict[str, Callable[[Any], int]] = {
     "demo-data": run_demo_data,
     "prepare": run_prepare,
+    "merge": run_merge,
+    "vocab": run_vocab,
     "verify": run_verify,
     "inspect": run_inspect,
     "pretrain": run_pretrain,

@@ -17,6 +17,10 @@ class UserError(Exception):
         self.fix = fix
         super().__init__(f"found {found}; expected {expected}; fix: {fix}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Cross from a worker process to the one that tells the user."""
+        return _user_error, (self.found, self.expected, self.fix)
+
 
 class UserErrors(UserError):
     """Several complaints told at once, so that a configuration is mended in one round."""
@@ -24,3 +28,10 @@ class UserErrors(UserError):
     def __init__(self, complaints: list[UserError]) -> None:
         self.complaints = complaints
         Exception.__init__(self, "\n".join(str(complaint) for complaint in complaints))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return UserErrors, (self.complaints,)
+
+
+def _user_error(found: str, expected: str, fix: str) -> UserError:
+    return UserError(found=found, expected=expected, fix=fix)

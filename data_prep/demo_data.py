@@ -20,7 +20,7 @@ from typing import Any
 from bert_lamb.errors import UserError
 from bert_lamb.progress import track
 from data_prep.factbook_questions import NAME, country_name, make_questions, without_html
-from data_prep.output_dir import begin, is_complete, publish
+from data_prep.output_dir import begin_anew, is_complete, publish
 
 COMPLETE_MARK = "complete.json"
 DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -78,7 +78,7 @@ def make_demo_data(output_dir: Path, *, if_exists: str) -> None:
             )
         print(f"{output_dir}: complete already; nothing to do")
         return
-    partial_dir = begin(output_dir)
+    partial_dir = begin_anew(output_dir)
     wheel_dir = partial_dir / "wheels"
     wheels = {
         name: fetch(wheel, wheel_dir / name)

@@ -29,6 +29,11 @@ def map_columns(path: Path) -> Columns:
     return from_record_batch(pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0))
 
 
+def shard_path(directory: Path, *, max_seq_length: int, split: str, number: int, num_shards: int) -> Path:
+    """Where a shard lies (FORMAT.md, "Folder")."""
+    return directory / f"seq{max_seq_length}" / f"{split}-{number:05d}-of-{num_shards:05d}.arrow"
+
+
 def write_shard(
     directory: Path,
     columns: Columns,
@@ -45,9 +50,8 @@ def write_shard(
     behind it, only a file ending in .partial, which the next attempt overwrites. Shards may be written at the same
     time, by as many processes as there are shards.
     """
-    folder = directory / f"seq{max_seq_length}"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{split}-{number:05d}-of-{num_shards:05d}.arrow"
+    path = shard_path(directory, max_seq_length=max_seq_length, split=split, number=number, num_shards=num_shards)
+    path.parent.mkdir(exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     write_columns(partial, columns, vocabulary_size=vocabulary_size)
     shard = Shard(

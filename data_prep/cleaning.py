@@ -1,0 +1,75 @@
+"""A document -> its plain text, or the reason why it is left out (station 1, in the worker).
+
+Every switch is off where it is not asked for, and every document left out is counted under its reason.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from data_prep import markdown
+from data_prep.settings import Cleaning
+from data_prep.sources import MARKDOWN, PLAIN, WIKITEXT, Document
+
+KEPT = ""
+TOO_SHORT = "too_short"  # fewer characters or words of plain text than asked for
+STUB = "stub"
+# The other reasons need more than the document itself: no_tokens (tokenization), repeated_key, duplicate,
+# near_duplicate and not_sampled (selection).
+
+STUB_MARKS = re.compile(
+    r"\bmay (?:also )?refer to(?: any of)?\b[^.\n]{0,80}:|\bis a stub\b|You can help \S+ by expanding it", re.IGNORECASE
+)
+STUB_WORDS = 200  # a longer text is no stub, whatever it says
+GUTENBERG_START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK.*$", re.MULTILINE)
+GUTENBERG_END = re.compile(
+    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK|End of (?:the )?Project Gutenberg)"
+)
+BOILERPLATE_LINE = re.compile(
+    r"(?:Retrieved from \S+|This (?:\S+ ){1,6}article (?:\S+ ){0,6}is a stub.*|You can help \S+ by expanding it\.?"
+    r"|Produced by .{3,200}|All rights reserved\.?|\[?Illustration(?::.*)?\]?|Copyright ©.{0,200}"
+    r"|Categor(?:y|ies):.*|Jump to:? ?navigation.*|Share this:?|Read more\.*)",
+    re.IGNORECASE,
+)
+
+
+def clean(document: Document, cleaning: Cleaning) -> tuple[str, str]:
+    """(plain text, KEPT), or (an empty text, the reason)."""
+    text = PLAIN_TEXT[document.markup](document.text)
+    if cleaning.unicode_normalization != "none":
+        text = unicodedata.normalize(cleaning.unicode_normalization, text)  # type: ignore[arg-type]
+    if cleaning.drop_boilerplate:
+        text = without_boilerplate(text)
+    if len(text.strip()) < cleaning.min_characters:
+        return "", TOO_SHORT
+    if cleaning.min_words and len(text.split()) < cleaning.min_words:
+        return "", TOO_SHORT
+    if cleaning.drop_stubs and STUB_MARKS.search(text[:2000]) and len(text.split()) < STUB_WORDS:
+        return "", STUB
+    return text, KEPT
+
+
+def without_boilerplate(text: str) -> str:
+    """The text without Project Gutenberg's header and licence, and without lines that stand around texts on the web."""
+    if start := GUTENBERG_START.search(text):
+        text = text[start.end() :]
+    lines = []
+    for line in text.split("\n"):
+        if GUTENBERG_END.match(line):
+            break
+        if not BOILERPLATE_LINE.fullmatch(line.strip()):
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _plain_text_of_wikitext(markup: str) -> str:
+    from data_prep import wikitext  # mwparserfromhell is loaded where a dump is read
+
+    return wikitext.plain_text(markup)
+
+
+PLAIN_TEXT: dict[str, Callable[[str], str]] = {
+    PLAIN: lambda text: text,
+    WIKITEXT: _plain_text_of_wikitext,
+    MARKDOWN: markdown.plain_text,
+}

@@ -1,0 +1,145 @@
+"""Groups of documents -> instances -> equal shards (stations 3 and 4, in workers).
+
+Two rounds. In the first, each group's instances are laid down as integers, for every length; then the number of
+instances is known, and with it which of them each shard holds. In the second, each shard copies its tokens out of the
+token stores. A worker holds the tokens of one group and of one shard.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bert_lamb.shards.manifest import Shard
+from bert_lamb.shards.reader import file_sha256
+from bert_lamb.shards.schema import Columns, concatenate, token_dtype
+from bert_lamb.shards.writer import map_columns, shard_path, write_shard
+from data_prep import store
+from data_prep.instances import Instance, InstanceSettings, TokenizedDocument, assemble, make_instances
+from data_prep.selection import Group
+from data_prep.store import INDEX, TOKENS
+
+
+@dataclass(frozen=True)
+class CuttingSettings:
+    """What a worker needs to know."""
+
+    directory: Path  # of the output, not yet renamed
+    instances_dir: Path
+    vocabulary_size: int
+    cls_id: int
+    sep_id: int
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard to be written: which instances of which groups."""
+
+    max_seq_length: int
+    split: str
+    number: int
+    num_shards: int
+    pieces: tuple[tuple[Group, int, int], ...]  # (group, first instance, stop)
+
+
+def lay_down_instances(
+    group: Group, instance_settings: Sequence[InstanceSettings], settings: CuttingSettings
+) -> dict[int, int]:
+    """Make a group's instances of every length and leave them in files; how many there are, by length."""
+    paths = {
+        found.max_seq_length: _instances_path(group, found.max_seq_length, settings) for found in instance_settings
+    }
+    if not all(path.is_file() for path in paths.values()):
+        documents, _ = open_group(group, settings)
+        for found in instance_settings:
+            instances = np.array(make_instances(documents, found), np.int64).reshape(-1, len(Instance._fields))
+            path = paths[found.max_seq_length]
+            temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            with temporary.open("wb") as stream:
+                np.save(stream, instances)
+            temporary.replace(path)
+    return {length: len(np.load(path, mmap_mode="r")) for length, path in paths.items()}
+
+
+def plan_shards(
+    groups: Sequence[tuple[Group, dict[int, int]]], shard_sizes: Sequence[int], *, max_seq_length: int
+) -> Iterator[ShardPlan]:
+    """The shards of one set. groups: those of one split, each with the number of its instances by length."""
+    remaining = ((group, counts[max_seq_length]) for group, counts in groups)
+    (group, available), position = next(remaining), 0
+    for number, size in enumerate(shard_sizes):
+        pieces, missing = [], size
+        while missing:
+            if position == available:
+                (group, available), position = next(remaining), 0
+                continue
+            stop = min(position + missing, available)
+            pieces.append((group, position, stop))
+            missing -= stop - position
+            position = stop
+        yield ShardPlan(max_seq_length, group.split, number, len(shard_sizes), tuple(pieces))
+
+
+def make_shard(plan: ShardPlan, settings: CuttingSettings) -> tuple[Shard, int]:
+    """Write a shard; its record and its true sentence labels. A shard that is there is kept."""
+    path = shard_path(
+        settings.directory, max_seq_length=plan.max_seq_length, split=plan.split, number=plan.number,
+        num_shards=plan.num_shards,
+    )  # fmt: skip
+    if path.is_file():
+        return _record_of(path, settings)
+    return write_shard(
+        settings.directory,
+        concatenate([_columns(*piece, plan.max_seq_length, settings) for piece in plan.pieces]),
+        max_seq_length=plan.max_seq_length,
+        split=plan.split,
+        number=plan.number,
+        num_shards=plan.num_shards,
+        vocabulary_size=settings.vocabulary_size,
+    )
+
+
+def open_group(group: Group, settings: CuttingSettings) -> tuple[list[TokenizedDocument], np.ndarray]:
+    """A group's documents and its token store: [tokens] ids end to end."""
+    documents: list[TokenizedDocument] = []
+    tokens = [np.empty(0, token_dtype(settings.vocabulary_size))]
+    position = 0
+    for block, rows in group.members:
+        index, stored = store.read(block, INDEX), store.read(block, TOKENS)
+        lengths, ids = stored["sentence_lengths"], stored["input_ids"]
+        all_lengths, all_ids = lengths.values.to_numpy(), ids.values.to_numpy()
+        length_offsets, id_offsets = lengths.offsets.to_numpy(), ids.offsets.to_numpy()
+        numbers = index["number"].to_numpy().tolist()
+        for row in rows.tolist():
+            sentence_lengths = all_lengths[length_offsets[row] : length_offsets[row + 1]]
+            offsets = position + np.concatenate([[0], np.cumsum(sentence_lengths, dtype=np.int64)])
+            tokens.append(all_ids[id_offsets[row] : id_offsets[row + 1]])
+            key = f"{numbers[row]}/{group.copy}"
+            documents.append(TokenizedDocument(key, numbers[row], offsets.tolist()))
+            position = documents[-1].sentence_offsets[-1]
+    return documents, np.concatenate(tokens)
+
+
+def _columns(group: Group, first: int, stop: int, max_seq_length: int, settings: CuttingSettings) -> Columns:
+    instances = np.load(_instances_path(group, max_seq_length, settings), mmap_mode="r")[first:stop]
+    documents, token_store = open_group(group, settings)
+    return assemble(instances, documents, token_store, cls_id=settings.cls_id, sep_id=settings.sep_id)
+
+
+def _instances_path(group: Group, max_seq_length: int, settings: CuttingSettings) -> Path:
+    return settings.instances_dir / f"{group.number:06d}-seq{max_seq_length}.npy"
+
+
+def _record_of(path: Path, settings: CuttingSettings) -> tuple[Shard, int]:
+    """The record of a shard that an interrupted run left complete."""
+    columns = map_columns(path)
+    shard = Shard(
+        file=path.relative_to(settings.directory).as_posix(),
+        num_instances=len(columns),
+        num_tokens=len(columns.input_ids),
+        num_bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+    )
+    return shard, int(columns.sentence_labels.sum())

@@ -1,0 +1,249 @@
+"""Which documents of the whole corpus are used, and in which groups (station 3).
+
+What depends on more than a document itself is decided here, in one pass over the indexes of all partitions in the order
+of the plan, so it cannot depend on how the input was cut or who worked on it. In memory: some 60 bytes a document.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from bert_lamb.errors import UserError
+from data_prep import near_duplicates, store
+from data_prep.plan import Partition
+from data_prep.settings import Settings
+from data_prep.sources import Source
+from data_prep.store import INDEX, TOKENS, BlockFiles
+
+NO_TOKENS = "no_tokens"  # nothing but white space and control characters
+REPEATED_KEY = "repeated_key"  # a page that stands twice in its source
+DUPLICATE = "duplicate"  # the plain text of an earlier document
+NEAR_DUPLICATE = "near_duplicate"  # nearly that of an earlier document that is used
+NOT_SAMPLED = "not_sampled"  # its source has a weight below 1
+MIN_DOCUMENTS_OF_GROUP = 2  # a random pair needs another document
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Every document that was read, in order, and what becomes of it."""
+
+    blocks: list[BlockFiles]
+    block: np.ndarray  # [documents] int32, index into blocks
+    row: np.ndarray  # [documents] int32, row in the block's files
+    number: np.ndarray  # [documents] uint64
+    source: np.ndarray  # [documents] int16, index of the source
+    num_tokens: np.ndarray  # [documents] int64
+    num_copies: np.ndarray  # [documents] int16, how often it is used; 0: dropped
+    is_heldout: np.ndarray  # [documents] bool
+    dropped: Counter[str]  # reason -> documents
+    num_bytes_read: int  # of text
+
+    def num_read(self, source: int) -> int:
+        return int((self.source == source).sum())
+
+    def num_kept(self, *, source: int | None = None, split: str | None = None) -> int:
+        """Documents that are used, each counted once."""
+        is_counted = self.num_copies > 0
+        if source is not None:
+            is_counted &= self.source == source
+        if split is not None:
+            is_counted &= self.is_heldout == (split == "heldout")
+        return int(is_counted.sum())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Documents of one split that supply each other with random second segments."""
+
+    number: int
+    split: str
+    copy: int  # 0 for the first use of its documents, 1 for the second, ...
+    members: tuple[tuple[BlockFiles, np.ndarray], ...]  # (block, [rows]) in order
+
+
+def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Settings, *, has_tokens: bool) -> Chosen:
+    """Read the indexes of finished partitions and decide; UserError if one that is needed is not finished.
+
+    has_tokens: False while the vocabulary is still to be trained; documents without tokens are not known then.
+    """
+    blocks: list[BlockFiles] = []
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("block", "row", "number", "source", "num_tokens")}
+    hashes: list[np.ndarray] = []
+    signatures: list[bytes] = []
+    outcomes: list[np.ndarray] = []
+    num_read, num_bytes = Counter[int](), 0
+    for partition in partitions:
+        left = _left(partition.source, num_read[partition.source_index])
+        if left == 0:
+            continue
+        for block in finished_blocks(partition, documents_dir):
+            index = store.read(block, INDEX)
+            count = min(index.num_rows, _left(partition.source, num_read[partition.source_index], index.num_rows))
+            index = index.slice(0, count)
+            num_read[partition.source_index] += count
+            num_bytes += int(index["num_bytes"].to_numpy().sum())
+            columns["block"].append(np.full(count, len(blocks), np.int32))
+            columns["row"].append(np.arange(count, dtype=np.int32))
+            columns["number"].append(index["number"].to_numpy())
+            columns["source"].append(np.full(count, partition.source_index, np.int16))
+            columns["num_tokens"].append(_num_tokens(block)[:count] if has_tokens else np.ones(count, np.int64))
+            outcomes.append(index["outcome"].to_numpy(zero_copy_only=False))
+            if settings.cleaning.duplicates != "keep":
+                hashes.append(np.frombuffer(b"".join(index["content_hash"].to_pylist()), "V16"))
+            if settings.cleaning.duplicates == "near":
+                signatures += index["signature"].to_pylist()
+            blocks.append(block)
+    _require_what_was_promised(settings.sources, num_read)
+    table = {name: np.concatenate(parts) for name, parts in columns.items()}
+    reasons = np.concatenate(outcomes)  # object array; empty where the document is kept so far
+    _drop(reasons, ~_is_first(table["number"]), REPEATED_KEY)
+    _drop(reasons, table["num_tokens"] == 0, NO_TOKENS)
+    if hashes:
+        _drop(reasons, _is_later_copy(np.concatenate(hashes), reasons == ""), DUPLICATE)
+    if signatures:
+        places = np.flatnonzero(reasons == "")
+        is_near = near_duplicates.near_duplicates(
+            [signatures[place] for place in places], threshold=settings.cleaning.near_duplicate_threshold
+        )
+        reasons[places[is_near]] = NEAR_DUPLICATE
+    is_heldout = _is_below_share(table["number"], settings.heldout_proportion)
+    copies = _num_copies(table["number"], table["source"], settings.sources)
+    _drop(reasons, copies == 0, NOT_SAMPLED)
+    copies = np.where(is_heldout, np.minimum(copies, 1), copies)
+    return Chosen(
+        blocks=blocks,
+        **table,
+        num_copies=np.where(reasons == "", copies, 0).astype(np.int16),
+        is_heldout=is_heldout,
+        dropped=Counter(reasons[reasons != ""].tolist()),
+        num_bytes_read=num_bytes,
+    )
+
+
+def finished_blocks(partition: Partition, documents_dir: Path) -> list[BlockFiles]:
+    """The blocks of a partition; UserError if it is not finished."""
+    folder = documents_dir / partition.id
+    done = store.read_done(folder)
+    if done is None:
+        stretch = partition.stretches[0]
+        raise UserError(
+            found=f"no documents of the partition that begins with {stretch.path} at {stretch.start}",
+            expected="every partition worked on by some share, from the same files and settings",
+            fix="run bert-lamb prepare for the shares that are missing, then merge",
+        )
+    return store.blocks_of(folder, done)
+
+
+def split_of(number: int, heldout_proportion: float) -> str:
+    """ "heldout" or "train": the same for a document whatever else is in the corpus, and whatever the seed."""
+    return "heldout" if number < heldout_proportion * 2**64 else "train"
+
+
+def make_groups(chosen: Chosen, *, group_tokens: int) -> list[Group]:
+    """Groups of one split each, in the order of the documents, closed when they hold `group_tokens`.
+
+    A last group that would be left with less than two documents joins the one before. Where documents are used more
+    than once, all first uses come before all second ones, and no group holds a document twice.
+    """
+    groups: list[Group] = []
+    for split in ("train", "heldout"):
+        is_of_split = chosen.is_heldout == (split == "heldout")
+        for copy in range(int(chosen.num_copies.max(initial=0))):
+            places = np.flatnonzero(is_of_split & (chosen.num_copies > copy))
+            for start, stop in _cuts(chosen.num_tokens[places], group_tokens):
+                members = _members(chosen, places[start:stop])
+                groups.append(Group(len(groups), split, copy, members))
+    return groups
+
+
+def _cuts(num_tokens: np.ndarray, group_tokens: int) -> list[tuple[int, int]]:
+    """Where groups begin and end among documents of these sizes."""
+    totals = np.concatenate([[0], np.cumsum(num_tokens)])
+    bounds = [0]
+    while bounds[-1] < len(num_tokens):
+        full = int(np.searchsorted(totals, totals[bounds[-1]] + group_tokens, side="left"))
+        bounds.append(min(max(full, bounds[-1] + MIN_DOCUMENTS_OF_GROUP), len(num_tokens)))
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] < MIN_DOCUMENTS_OF_GROUP:
+        del bounds[-2]
+    return list(pairwise(bounds))
+
+
+def _members(chosen: Chosen, places: np.ndarray) -> tuple[tuple[BlockFiles, np.ndarray], ...]:
+    block_of = chosen.block[places]
+    starts = np.flatnonzero(np.diff(block_of, prepend=-1))
+    return tuple(
+        (chosen.blocks[block_of[run[0]]], chosen.row[places[run]])
+        for run in np.split(np.arange(len(places)), starts[1:])
+        if len(run)
+    )
+
+
+def _left(source: Source, num_read: int, at_most: int = 1) -> int:
+    """How many more documents a source may give."""
+    return at_most if source.max_documents is None else max(0, source.max_documents - num_read)
+
+
+def _num_tokens(block: BlockFiles) -> np.ndarray:
+    return np.diff(store.read(block, TOKENS)["input_ids"].offsets.to_numpy())
+
+
+def _require_what_was_promised(sources: Sequence[Source], num_read: Counter[int]) -> None:
+    for index, source in enumerate(sources):
+        if num_read[index] < source.min_documents:
+            found = f"{num_read[index]} documents" if num_read[index] else "no document"
+            raise UserError(
+                found=f"{found} in source {source.name} ({source.path or source.dataset})",
+                expected=f"at least {source.min_documents}",
+                fix=f"check sources.{source.name}.path, .kind={source.kind} and .min_documents",
+            )
+
+
+def _drop(reasons: np.ndarray, is_dropped: np.ndarray, reason: str) -> None:
+    reasons[is_dropped & (reasons == "")] = reason
+
+
+def _is_first(values: np.ndarray) -> np.ndarray:
+    """[N] bool, whether a value has not stood before."""
+    is_first = np.zeros(len(values), np.bool_)
+    is_first[np.unique(values, return_index=True)[1]] = True
+    return is_first
+
+
+def _is_later_copy(hashes: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
+    """[N] bool, whether an earlier candidate has the same hash."""
+    pairs = hashes.view([("high", "<u8"), ("low", "<u8")])[is_candidate]
+    is_later = np.zeros(len(hashes), np.bool_)
+    is_later[np.flatnonzero(is_candidate)] = ~_is_first(pairs)
+    return is_later
+
+
+def _num_copies(numbers: np.ndarray, source_of: np.ndarray, sources: Sequence[Source]) -> np.ndarray:
+    """[N] uses of each document: its source's weight, rounded up or down by a hash so that the mean is the weight."""
+    weights = np.array([source.weight for source in sources])[source_of]
+    whole = np.floor(weights)
+    if not (weights != whole).any():
+        return whole.astype(np.int64)
+    drawn = np.array(
+        [
+            int.from_bytes(hashlib.blake2b(n.tobytes(), digest_size=8, person=b"weight").digest(), "little")
+            for n in numbers
+        ],
+        np.uint64,
+    )
+    copies = whole.astype(np.int64)
+    for index, source in enumerate(sources):
+        is_of_source = source_of == index
+        copies[is_of_source] += _is_below_share(drawn[is_of_source], source.weight % 1)
+    return copies
+
+
+def _is_below_share(numbers: np.ndarray, share: float) -> np.ndarray:
+    """[N] bool, number < share * 2^64, in integers: a float64 cannot tell neighbouring uint64 apart."""
+    bound = math.ceil(share * 2**64)
+    return np.ones(len(numbers), np.bool_) if bound >= 2**64 else numbers < np.uint64(bound)

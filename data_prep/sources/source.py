@@ -1,0 +1,83 @@
+"""What a source is, what a document is, and what a kind of source must be able to do."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from bert_lamb.errors import UserError
+
+PLAIN, WIKITEXT, MARKDOWN = "plain", "wikitext", "markdown"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place that text comes from; bert_lamb.config.SourceConfig tells what each field means."""
+
+    name: str
+    kind: str
+    path: str = ""
+    document_boundary: str = "blank_line"
+    text_column: str = "text"
+    dataset: str = ""
+    dataset_config: str = ""
+    dataset_split: str = "train"
+    max_documents: int | None = None
+    min_documents: int = 1
+    weight: float = 1.0
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text whose sentences follow each other."""
+
+    key: str  # unique within its source, and lasting
+    text: str
+    markup: str = PLAIN  # or WIKITEXT or MARKDOWN, which the worker turns into plain text
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Documents that can be read without the rest of the source: a part of a file, a whole file, a part of a dataset.
+
+    start, stop: what they count is the kind's own: bytes of the file for lines and dumps, row groups or record batches
+    for tables, and for a hub dataset its parts.
+    """
+
+    key: str  # of the file, without the folder it lies in
+    path: str
+    start: int
+    stop: int
+    num_bytes: int  # on disk; 0 where it is not known
+    is_whole: bool  # the whole file, or all of the dataset
+
+
+class Kind(Protocol):
+    """A kind of source: cut it into stretches, and read one."""
+
+    def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
+        """All stretches in their fixed order, of about `stretch_bytes` where the form allows a cut."""
+
+    def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
+        """The documents of a stretch in their order; UserError with the place of what cannot be read."""
+
+
+def no_such_column(source: Source, columns: object, place: str) -> UserError:
+    return UserError(
+        found=f"columns {columns} in {place}",
+        expected=f"a column {source.text_column!r}",
+        fix=f"set sources.{source.name}.text_column",
+    )
+
+
+def text_of(value: object, source: Source, place: str) -> str:
+    """A value of the text column; null is an empty text."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(
+            found=f"{source.text_column} of type {type(value).__name__} in {place}",
+            expected="text",
+            fix=f"set sources.{source.name}.text_column",
+        )
+    return value

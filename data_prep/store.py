@@ -1,0 +1,121 @@
+"""What is on disk between the stations: the documents of a block as an index, their text and their tokens.
+
+    OUTPUT.partial/documents/<partition id>/
+      00000.index.arrow    a row a document: key, number, outcome, size, hashes
+      00000.text.arrow     its plain text; only while a vocabulary is to be trained on it
+      00000.tokens.arrow   its sentences as token ids
+      done.json            the numbers of blocks and documents, written when all of them are there
+
+Arrow files, mapped, written under another name and renamed: a file that is there is whole. Rows of a block's files go
+together.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+INDEX, TEXT, TOKENS = "index", "text", "tokens"
+DONE_FILE = "done.json"
+HASH_BYTES = 16
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """What the choice of documents needs to know of one."""
+
+    key: str
+    number: int  # uint64, FORMAT.md, "Document number and split"
+    outcome: str  # cleaning.KEPT, or why it was left out
+    num_bytes: int  # of the text as it came, in UTF-8
+    content_hash: bytes  # [16] of the plain text
+    signature: bytes  # MinHash, empty where near duplicates are not looked for
+
+
+@dataclass(frozen=True)
+class BlockFiles:
+    """The files of one block."""
+
+    folder: Path
+    number: int
+
+    def path(self, part: str) -> Path:
+        return self.folder / f"{self.number:05d}.{part}.arrow"
+
+
+def write_index(block: BlockFiles, rows: Sequence[IndexRow]) -> None:
+    _write(
+        block.path(INDEX),
+        {
+            "key": pa.array([row.key for row in rows], pa.string()),
+            "number": pa.array([row.number for row in rows], pa.uint64()),
+            "outcome": pa.array([row.outcome for row in rows], pa.string()),
+            "num_bytes": pa.array([row.num_bytes for row in rows], pa.uint64()),
+            "content_hash": pa.array([row.content_hash for row in rows], pa.binary(HASH_BYTES)),
+            "signature": pa.array([row.signature for row in rows], pa.binary()),
+        },
+    )
+
+
+def write_text(block: BlockFiles, texts: Sequence[str]) -> None:
+    """The plain texts, empty for documents left out."""
+    _write(block.path(TEXT), {"text": pa.array(texts, pa.large_string())})
+
+
+def write_tokens(
+    block: BlockFiles, *, num_sentences: np.ndarray, sentence_lengths: np.ndarray, input_ids: np.ndarray
+) -> None:
+    """num_sentences: [documents] sentences of each; sentence_lengths: [sentences] tokens; input_ids: [tokens]."""
+    sentence_offsets = np.concatenate([[0], np.cumsum(num_sentences)]).astype(np.int64)
+    token_offsets = np.concatenate([[0], np.cumsum(sentence_lengths)]).astype(np.int64)
+    _write(
+        block.path(TOKENS),
+        {
+            "sentence_lengths": pa.LargeListArray.from_arrays(
+                pa.array(sentence_offsets), pa.array(sentence_lengths.astype(np.uint32))
+            ),
+            "input_ids": pa.LargeListArray.from_arrays(pa.array(token_offsets[sentence_offsets]), pa.array(input_ids)),
+        },
+    )
+
+
+def read(block: BlockFiles, part: str) -> pa.RecordBatch:
+    """A file of a block, mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(block.path(part)))).get_batch(0)
+
+
+@dataclass(frozen=True)
+class Done:
+    """That all blocks of a partition are there."""
+
+    num_blocks: int
+    num_documents: int  # read, whatever became of them
+
+
+def mark_done(folder: Path, done: Done) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{DONE_FILE}.{os.getpid()}.partial"
+    temporary.write_text(json.dumps(asdict(done)) + "\n")
+    temporary.replace(folder / DONE_FILE)
+
+
+def read_done(folder: Path) -> Done | None:
+    """None where the partition is not finished."""
+    mark = folder / DONE_FILE
+    return Done(**json.loads(mark.read_text())) if mark.is_file() else None
+
+
+def blocks_of(folder: Path, done: Done) -> list[BlockFiles]:
+    return [BlockFiles(folder, number) for number in range(done.num_blocks)]
+
+
+def _write(path: Path, columns: dict[str, pa.Array]) -> None:
+    batch = pa.record_batch(columns)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with pa.OSFile(str(temporary), "wb") as stream, pa.ipc.new_file(stream, batch.schema) as file:
+        file.write_batch(batch)
+    temporary.replace(path)
