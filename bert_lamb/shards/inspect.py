@@ -75,7 +75,7 @@ def instance_text(
     with_pieces: bool = False,
     line_width: int | None = None,
 ) -> str:
-    """One row as lines: document, tokens, label in words, segment A, segment B.
+    """One row as lines: document, tokens, label in words, segments A and B (or the text, where there is no task).
 
     with_pieces: every piece with its id, instead of words.
     line_width: characters at which the lines of the segments are broken; None leaves each on one line.
@@ -83,16 +83,15 @@ def instance_text(
     start, stop = columns.offsets[row : row + 2].tolist()
     ids: list[int] = columns.input_ids[start:stop].tolist()
     length_a = int(columns.segment_a_lengths[row])
-    segments = {"A": ids[:length_a], "B": ids[length_a:]}
     show = entries.pieces if with_pieces else entries.words
     if sentence_task in LABELS:
         name, meaning = LABELS[sentence_task][bool(columns.sentence_labels[row])]
-        label = f"{name} ({meaning})"
+        segments, label = {"A": ids[:length_a], "B": ids[length_a:]}, f"{name} ({meaning})"
         tokens = f"{len(ids)} ({len(segments['A'])} of A, {len(segments['B'])} of B)"
     else:
-        label, tokens = "none (there is no sentence task)", f"{len(ids)}"
+        segments, label, tokens = {"text": ids}, "none (there is no sentence task)", f"{len(ids)}"
     fields = {"document": str(columns.documents[row]), "tokens": tokens, "label": label}
-    fields |= {name: show(segment) for name, segment in segments.items() if segment}
+    fields |= {name: show(segment) for name, segment in segments.items()}
     lines = [f"{f'  {name}':<{len(INDENT)}}{text}" for name, text in fields.items()]
     if line_width:
         lines = [

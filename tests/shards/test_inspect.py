@@ -47,13 +47,13 @@ def test_a_pair_word_by_word(sentence_task, is_true, label):
     ]
 
 
-def test_without_a_sentence_task_there_is_one_segment():
+def test_without_a_sentence_task_there_are_no_segments():
     columns = columns_of([([2, 7, 9, 3, 5, 6, 3], 7, False, 3)])
     assert instance_text(columns, 0, ENTRIES, sentence_task="none").splitlines() == [
         "  document  3",
         "  tokens    7",
         "  label     none (there is no sentence task)",
-        "  A         [CLS] to . [SEP] unable [SEP]",
+        "  text      [CLS] to . [SEP] unable [SEP]",
     ]
 
 
