@@ -277,7 +277,7 @@ def instance_sets(manifest: Manifest) -> str:
             percent(found.num_tokens, found.num_instances * found.max_seq_length),
             *([percent(found.num_true_labels, found.num_instances)] if labels else []),
             f"{len(found.shards):,}",
-            f"{sum(shard.num_bytes for shard in found.shards) / 1e6:,.1f}",
+            megabytes(sum(shard.num_bytes for shard in found.shards)),
         ]
         for found in manifest.instance_sets
     ]
@@ -423,6 +423,11 @@ def percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     decimals = ".1f" if share >= 1 else ".2f" if share >= 0.1 else ".2g"
     return f"{share:{decimals}} %"
+
+
+def megabytes(num_bytes: int) -> str:
+    """12.3, 0.045."""
+    return f"{num_bytes / 1e6:,.1f}" if num_bytes >= 1e6 else f"{num_bytes / 1e6:.2g}"
 
 
 def as_yaml(plain: Any) -> str:

@@ -104,7 +104,7 @@ def test_counts_are_those_of_the_shards(folder, text):
             f"{100 * num_tokens / len(rows) / max_seq_length:.1f} %",
             f"{100 * sum(row['sentence_label'] for row in rows) / len(rows):.1f} %",
             str(len(shards)),
-            f"{num_bytes / 1e6:,.1f}",
+            f"{num_bytes / 1e6:.2g}",  # 0.0048
         ]
         of_length = lengths[[32, 64].index(max_seq_length)]
         column = 1 + (split == "heldout")
