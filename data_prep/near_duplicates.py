@@ -13,6 +13,7 @@ from bert_lamb.errors import UserError
 
 NUM_PERMUTATIONS = 128
 SEED = 1
+SCHEME = "affine32"  # of hashing; one that is written down, since signatures of two schemes cannot be compared
 WORDS_OF_SHINGLE = 5
 
 
@@ -37,7 +38,7 @@ def signature(text: str) -> bytes:
         " ".join(words[start : start + WORDS_OF_SHINGLE]).encode()
         for start in range(max(1, len(words) - WORDS_OF_SHINGLE + 1))
     }
-    minhash = MinHash(num_perm=NUM_PERMUTATIONS, seed=SEED)
+    minhash = MinHash(num_perm=NUM_PERMUTATIONS, seed=SEED, scheme=SCHEME)
     minhash.update_batch(sorted(shingles))
     return minhash.hashvalues.astype("<u4").tobytes()
 
@@ -54,7 +55,7 @@ def near_duplicates(signatures: Sequence[bytes], *, threshold: float) -> np.ndar
     kept: dict[int, MinHash] = {}
     for number, packed in enumerate(signatures):
         values = np.frombuffer(packed, "<u4")
-        minhash = MinHash(num_perm=NUM_PERMUTATIONS, seed=SEED, hashvalues=values)
+        minhash = MinHash(num_perm=NUM_PERMUTATIONS, seed=SEED, hashvalues=values, scheme=SCHEME)
         if any(minhash.jaccard(kept[candidate]) >= threshold for candidate in index.query(minhash)):
             is_near[number] = True
         else:

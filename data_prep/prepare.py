@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from bert_lamb.errors import UserError
 from bert_lamb.progress import Progress, track
 from bert_lamb.shards.manifest import (
@@ -49,7 +51,16 @@ from data_prep.store import TEXT, BlockFiles, Done
 from data_prep.tokenization import bert_normalizer
 
 VOCABULARY_FILE = "vocab.txt"
-LIBRARIES = ("bert-lamb", "numpy", "pyarrow", "tokenizers", "sentencex", "mwparserfromhell", "markdown-it-py")
+LIBRARIES = (
+    "bert-lamb",
+    "numpy",
+    "pyarrow",
+    "tokenizers",
+    "sentencex",
+    "mwparserfromhell",
+    "markdown-it-py",
+    "matplotlib",
+)
 
 
 @dataclass(frozen=True)
@@ -383,7 +394,7 @@ def _count_characters(block: BlockFiles, rows: list[int], is_lowercase: bool) ->
 
 
 def _texts(block: BlockFiles, rows: list[int]) -> list[str]:
-    texts: list[str] = store.read(block, TEXT)["text"].take(rows).to_pylist()
+    texts: list[str] = store.read(block, TEXT)["text"].take(pa.array(rows, pa.int64())).to_pylist()
     return texts
 
 

@@ -57,7 +57,7 @@ def chain(tmp_path_factory):
         "max_seq_lengths=[32,64]",
         "heldout_proportion=0.2",
         "num_workers=1",
-        "min_document_characters=10",
+        "cleaning.min_characters=10",
     )
     call("verify", f"shards_dir={root}/shards")
     call(

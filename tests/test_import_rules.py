@@ -37,11 +37,22 @@ RULES = {
     ),
     "bert_lamb/report": ({"matplotlib", "jinja2", "markupsafe", "numpy"}, {"bert_lamb.report", "bert_lamb.run_dir"}),
     "data_prep": (
-        {"datasets", "tokenizers", "numpy", "pyarrow", "sentencex", "mwparserfromhell", "matplotlib", "yaml"},
+        {
+            "datasets",
+            "tokenizers",
+            "numpy",
+            "pyarrow",
+            "sentencex",
+            "mwparserfromhell",
+            "markdown_it",
+            "datasketch",
+            "matplotlib",
+            "yaml",
+        },
         {"data_prep", "bert_lamb.shards"},
     ),
 }
-LAZY = {"deepspeed", "triton", "wandb", "datasets"}  # imported inside functions only
+LAZY = {"deepspeed", "triton", "wandb", "datasets", "datasketch"}  # imported inside functions only
 LAZY_IN_ROOM = {"data_prep": {"matplotlib"}}  # workers of the pool import the room, and draw nothing
 KERNELS = "fused_kernels.py"  # Triton reads kernels at the top of a file; the file is imported inside a function
 LOOP = ["bert_lamb/pretrain.py", "bert_lamb/export.py"]

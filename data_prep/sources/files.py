@@ -132,7 +132,8 @@ def read_lines(stretch: Stretch) -> Iterator[tuple[int, str]]:
     stop = None if is_packed(path) else stretch.stop
     try:
         with open_binary(path) as stream:
-            stream.seek(offset)
+            if offset:
+                stream.seek(offset)
             for raw in stream:
                 line = raw.removeprefix(BYTE_ORDER_MARK) if offset == 0 else raw
                 try:

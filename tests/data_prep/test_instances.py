@@ -1,22 +1,24 @@
-"""Sentence pairs: what Devlin et al. 2018 promise, checked on arbitrary documents.
+"""Instances for the three sentence tasks: what BERT, ALBERT and RoBERTa promise, checked on arbitrary documents.
 
 Mutations that must turn it red: putting no sentence back after a random pair (sentences lost), putting A back as well
-(doubled), a partner from the same document, cutting always at the back, the target not kept, another layout.
+(doubled), a partner from the same document, cutting always at the back, the target not kept, another layout, a swap
+without its label, a label without a swap, a run that loses the rest of a cut sentence, no [SEP] between documents.
 """
 
 import math
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_lamb.shards.manifest import Vocabulary
+from bert_lamb.shards.manifest import SENTENCE_TASKS, Vocabulary
 from bert_lamb.shards.verify import row_faults
-from data_prep.instances import TokenizedDocument, assemble, make_pairs, truncate_pair
+from data_prep.instances import Instance, InstanceSettings, TokenizedDocument, assemble, make_instances, truncate_pair
 
 CLS, SEP = 2, 3
 documents_of_lengths = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=30), min_size=1, max_size=6)
@@ -34,35 +36,50 @@ def store_of(sentence_lengths):
     return documents, np.arange(10, 10 + position).astype(np.uint16)
 
 
-def pairs_of(documents, *, max_seq_length=32, short_seq_prob=0.1, random_next_prob=0.5, seed=1):
-    return make_pairs(
-        documents,
-        max_seq_length=max_seq_length,
-        short_seq_prob=short_seq_prob,
-        random_next_prob=random_next_prob,
-        seed=seed,
-    )
+def pairs_of(documents, *, task="next_sentence", max_seq_length=32, short_seq_prob=0.1, random_next_prob=0.5, seed=1):
+    return make_instances(documents, InstanceSettings(task, max_seq_length, short_seq_prob, random_next_prob, seed))
+
+
+def rows_of(instances, documents, store):
+    return assemble(as_array(instances), documents, store, cls_id=CLS, sep_id=SEP)
+
+
+def as_array(instances):
+    return np.array(instances, np.int64).reshape(-1, len(Instance._fields))
 
 
 @settings(deadline=None)
-@given(documents_of_lengths, st.integers(8, 64), st.integers(0, 5))
-def test_layout_lengths_and_bounds(sentence_lengths, max_seq_length, seed):
+@given(documents_of_lengths, st.integers(8, 64), st.integers(0, 5), st.sampled_from(SENTENCE_TASKS))
+def test_every_row_keeps_the_invariants_of_the_format(sentence_lengths, max_seq_length, seed, task):
     documents, store = store_of(sentence_lengths)
-    pairs = pairs_of(documents, max_seq_length=max_seq_length, seed=seed)
-    columns = assemble(pairs, store, cls_id=CLS, sep_id=SEP)
+    instances = pairs_of(documents, task=task, max_seq_length=max_seq_length, seed=seed)
     vocabulary = Vocabulary("", "", 65_536, True, 0, 1, CLS, SEP, 4)
-    assert row_faults(columns, max_seq_length, vocabulary) == []
+    assert row_faults(rows_of(instances, documents, store), max_seq_length, vocabulary, task) == []
+
+
+@settings(deadline=None)
+@given(
+    documents_of_lengths, st.integers(8, 64), st.integers(0, 5), st.sampled_from(["next_sentence", "sentence_order"])
+)
+def test_layout_lengths_and_bounds_of_pairs(sentence_lengths, max_seq_length, seed, task):
+    documents, store = store_of(sentence_lengths)
+    pairs = pairs_of(documents, task=task, max_seq_length=max_seq_length, seed=seed)
+    columns = rows_of(pairs, documents, store)
     for row, pair in enumerate(pairs):
         ids = columns.input_ids[columns.offsets[row] : columns.offsets[row + 1]].tolist()
         segment_a, segment_b = store[pair.start_a : pair.stop_a].tolist(), store[pair.start_b : pair.stop_b].tolist()
         assert ids == [CLS, *segment_a, SEP, *segment_b, SEP]
         assert columns.segment_a_lengths[row] == len(segment_a) + 2
-        assert columns.documents[row] == pair.document
+        assert columns.documents[row] == documents[pair.document].number
         of_a, of_b = documents[pair.document], next(d for d in documents if pair.start_b < d.sentence_offsets[-1])
         assert of_a.sentence_offsets[0] <= pair.start_a < pair.stop_a <= of_a.sentence_offsets[-1]
         assert of_b.sentence_offsets[0] <= pair.start_b < pair.stop_b <= of_b.sentence_offsets[-1]
-        assert (of_a.number != of_b.number) == pair.is_random_next
-        assert columns.is_random_next[row] == pair.is_random_next
+        if task == "next_sentence":
+            assert (of_a.number != of_b.number) == pair.label
+        else:
+            assert of_a.number == of_b.number
+            assert (pair.start_a > pair.start_b) == pair.label
+        assert columns.sentence_labels[row] == pair.label
 
 
 @settings(deadline=None)
@@ -74,9 +91,9 @@ def test_no_sentence_is_lost_or_doubled(document_lengths, max_seq_length, random
     for document in documents:
         used: list[int] = []
         for pair in pairs:
-            if pair.document == document.number:
+            if pair.document == document.number:  # the number is the index here
                 used += range(pair.start_a, pair.stop_a)
-                used += [] if pair.is_random_next else range(pair.start_b, pair.stop_b)
+                used += [] if pair.label else range(pair.start_b, pair.stop_b)
         assert used == list(range(document.sentence_offsets[0], document.sentence_offsets[-1]))
 
 
@@ -89,7 +106,7 @@ def test_true_pairs_follow_each_other(sentence_lengths, max_seq_length, seed):
     for pair in pairs_of(documents, max_seq_length=max_seq_length, seed=seed):
         assert position[pair.document] <= pair.start_a
         position[pair.document] = pair.stop_a
-        if not pair.is_random_next:
+        if not pair.label:
             assert pair.stop_a <= pair.start_b
             position[pair.document] = pair.stop_b
 
@@ -99,7 +116,7 @@ def test_share_of_random_pairs():
     documents, _ = store_of([[1] * 120] * 500)
     pairs = pairs_of(documents, max_seq_length=11, short_seq_prob=0.0)
     assert len(pairs) > 9000
-    assert sum(pair.is_random_next for pair in pairs) / len(pairs) == pytest.approx(0.5, abs=0.03)
+    assert sum(pair.label for pair in pairs) / len(pairs) == pytest.approx(0.5, abs=0.03)
 
 
 def test_share_of_short_documents():
@@ -114,9 +131,9 @@ def test_share_of_short_documents():
 
 def test_probabilities_at_their_ends():
     documents, _ = store_of([[2] * 50] * 4)
-    assert all(pair.is_random_next for pair in pairs_of(documents, random_next_prob=1.0))
+    assert all(pair.label for pair in pairs_of(documents, random_next_prob=1.0))
     of_true = pairs_of(documents, random_next_prob=0.0, short_seq_prob=0.0)
-    assert not any(pair.is_random_next for pair in of_true[:-1])
+    assert not any(pair.label for pair in of_true[:-1])
 
 
 def test_randomness_hangs_on_seed_key_and_length_only():
@@ -134,8 +151,67 @@ def test_a_document_alone_makes_true_pairs_only():
     documents, _ = store_of([[5] * 20])
     pairs = pairs_of(documents)
     assert pairs
-    assert not any(pair.is_random_next for pair in pairs)
+    assert not any(pair.label for pair in pairs)
     assert pairs_of(store_of([[5]])[0]) == []
+
+
+@settings(deadline=None)
+@given(documents_of_lengths, st.integers(40, 90), st.integers(0, 5))
+def test_order_pairs_are_the_document_laid_end_to_end(sentence_lengths, max_seq_length, seed):
+    """Unswapped, A and B of all pairs follow each other; only a lone last sentence and what is cut are missing."""
+    documents, _ = store_of(sentence_lengths)
+    position = {document.number: document.sentence_offsets[0] for document in documents}
+    pairs = pairs_of(documents, task="sentence_order", max_seq_length=max_seq_length, seed=seed)
+    for pair in pairs:
+        spans = sorted([(pair.start_a, pair.stop_a), (pair.start_b, pair.stop_b)])
+        assert position[pair.document] <= spans[0][0]
+        assert spans[0][1] <= spans[1][0]
+        position[pair.document] = spans[1][1]
+    assert {pair.document for pair in pairs} == {d.number for d in documents if d.num_sentences > 1}
+
+
+def test_share_of_swapped_pairs():
+    """Over 5,000 coins: five standard deviations are 0.035."""
+    documents, _ = store_of([[1] * 120] * 500)
+    pairs = pairs_of(documents, task="sentence_order", max_seq_length=11, short_seq_prob=0.0)
+    assert len(pairs) > 5000
+    assert sum(pair.label for pair in pairs) / len(pairs) == pytest.approx(0.5, abs=0.035)
+
+
+@settings(deadline=None)
+@given(documents_of_lengths, st.integers(8, 64), st.integers(0, 5), st.sampled_from([0.0, 0.3]))
+def test_runs_hold_every_token_once_and_mark_the_ends_of_documents(sentence_lengths, max_seq_length, seed, short):
+    documents, store = store_of(sentence_lengths)
+    runs = pairs_of(documents, task="none", max_seq_length=max_seq_length, seed=seed, short_seq_prob=short)
+    columns = rows_of(runs, documents, store)
+    begins = {int(store[document.sentence_offsets[0]]) for document in documents}
+    all_ids = []
+    for row in range(len(runs)):
+        ids = columns.input_ids[columns.offsets[row] : columns.offsets[row + 1]].tolist()
+        assert ids[0] == CLS
+        assert columns.segment_a_lengths[row] == len(ids)
+        inner = ids[1:-1]
+        # a [SEP] within stands before the first token of a document, and before every one but the run's own first
+        assert {inner[i + 1] for i, token in enumerate(inner) if token == SEP} == begins & set(inner[1:])
+        all_ids += [token for token in inner if token != SEP]
+        first = next(d for d in documents if ids[1] < int(store[0]) + d.sentence_offsets[-1])
+        assert columns.documents[row] == first.number
+    assert all_ids == store.tolist()
+
+
+def test_runs_are_filled_with_whole_sentences():
+    """As many as fit: the next sentence would not have fitted; a sentence is cut only if it is longer than a run."""
+    documents, _ = store_of([[random.Random(i).randint(1, 45) for i in range(300)]])
+    offsets = documents[0].sentence_offsets
+    runs = pairs_of(documents, task="none", max_seq_length=34, short_seq_prob=0.0)
+    for run, after in pairwise(runs):
+        if run.stop_a in offsets:
+            following = offsets[offsets.index(run.stop_a) + 1] - run.start_a
+            assert following > 32
+            assert run.stop_a - run.start_a <= 32
+        else:
+            assert run.stop_a - run.start_a == 32
+            assert run.start_a in offsets or after.start_a == run.stop_a
 
 
 def googles_truncation(length_a, length_b, max_num_tokens, rng):

@@ -7,6 +7,7 @@ tokenizers, looking for special tokens in the text, is_lowercase not reaching th
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import sentencex
 from hypothesis import given, settings
@@ -124,13 +125,20 @@ def vocabulary_path(tmp_path_factory):
     return path
 
 
+def ids_of(tokenizer, sentences):
+    """A list of ids for each sentence."""
+    found = tokenizer.encode(sentences)
+    ends = np.cumsum(found.lengths)[:-1]
+    return [ids.tolist() for ids in np.split(found.input_ids, ends)] if sentences else []
+
+
 @pytest.mark.parametrize("is_lowercase", [True, False])
 def test_ids_equal_the_python_tokenizer_of_the_original_code(vocabulary_path, is_lowercase):
     """transformers' BertTokenizerLegacy is Google's tokenization.py, pure Python; ours is Rust."""
     theirs = BertTokenizerLegacy(str(vocabulary_path), do_lower_case=is_lowercase)
     ours = SentenceTokenizer(vocabulary_path, is_lowercase=is_lowercase)
-    for text, ids in zip(SAMPLES, ours.encode(SAMPLES), strict=True):
-        assert ids.tolist() == theirs.convert_tokens_to_ids(theirs.tokenize(text)), text
+    for text, ids in zip(SAMPLES, ids_of(ours, SAMPLES), strict=True):
+        assert ids == theirs.convert_tokens_to_ids(theirs.tokenize(text)), text
 
 
 # The old scripts only, and no unassigned code points: tokenizers carries the tables of Unicode 8, Python newer ones, so
@@ -142,13 +150,51 @@ assigned = st.characters(codec="utf-8", max_codepoint=0x05FF, exclude_categories
 @given(text=st.text(st.one_of(st.sampled_from("abcdefÀé東 ,.'-\t"), assigned)))
 def test_ids_equal_on_arbitrary_text(vocabulary_path, text):
     theirs = BertTokenizerLegacy(str(vocabulary_path), do_lower_case=True)
-    (ids,) = SentenceTokenizer(vocabulary_path, is_lowercase=True).encode([text])
-    assert ids.tolist() == theirs.convert_tokens_to_ids(theirs.tokenize(text))
+    text = text.replace("\n", "\t")  # sentences hold no line feed
+    (ids,) = ids_of(SentenceTokenizer(vocabulary_path, is_lowercase=True), [text])
+    assert ids == theirs.convert_tokens_to_ids(theirs.tokenize(text))
+
+
+any_text = st.text(
+    st.one_of(st.sampled_from("abcAB é\u0301東 ,.'-\t\r\x0b\x85\u2028\u200b\x00[]"), st.characters(codec="utf-8"))
+)
+
+
+@pytest.mark.parametrize("is_lowercase", [True, False])
+def test_ids_equal_the_library_s_on_every_text(vocabulary_path, is_lowercase):
+    """The caches are exact: whatever was seen before, ids are those of one call of `tokenizers` on the whole text."""
+    ours = SentenceTokenizer(vocabulary_path, is_lowercase=is_lowercase)
+
+    @settings(deadline=None, max_examples=400)
+    @given(st.lists(any_text.filter(lambda text: "\n" not in text), max_size=5))
+    def hold(sentences):
+        encodings = ours.tokenizer.encode_batch_fast(sentences, add_special_tokens=False)
+        assert ids_of(ours, sentences) == [encoding.ids for encoding in encodings]
+
+    hold()
+
+
+def test_full_caches_change_no_id(vocabulary_path, monkeypatch):
+    words = [f"word{number} Naïve{number}, x{number}-y" for number in range(200)]
+    expected = ids_of(SentenceTokenizer(vocabulary_path, is_lowercase=True), words)
+    for name in ("MAX_CACHED_CHUNKS", "MAX_CACHED_WORDS", "MAX_CACHED_CHARACTERS"):
+        monkeypatch.setattr(f"data_prep.tokenization.{name}", 3)
+    tokenizer = SentenceTokenizer(vocabulary_path, is_lowercase=True)
+    assert [ids for word in words for ids in ids_of(tokenizer, [word])] == expected
+    assert len(tokenizer._ids_of_chunk) <= 3
+    assert len(tokenizer._ids_of_word) <= 3
+
+
+def test_a_sentence_with_a_line_feed_is_a_defect(vocabulary_path):
+    tokenizer = SentenceTokenizer(vocabulary_path, is_lowercase=True)
+    for sentences in (["a \n b"], ["a\nb"], ["\n"]):
+        with pytest.raises(ValueError, match="line feed"):
+            tokenizer.encode(sentences)
 
 
 def test_special_tokens_are_not_looked_for_in_text(vocabulary_path):
-    (ids,) = SentenceTokenizer(vocabulary_path, is_lowercase=True).encode(["a [SEP] b [CLS] [MASK]"])
-    assert not set(ids.tolist()) & {2, 3, 4}
+    (ids,) = ids_of(SentenceTokenizer(vocabulary_path, is_lowercase=True), ["a [SEP] b [CLS] [MASK]"])
+    assert not set(ids) & {2, 3, 4}
 
 
 TRAIN = """
