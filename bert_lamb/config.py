@@ -277,6 +277,7 @@ class MaskingConfig:
     mask_token_prob: float = 0.8  # of those: replaced by [MASK]
     random_token_prob: float = 0.1  # of those: replaced by a random token; the rest stays
     masking_copies: int = 0  # N: masks repeat every N epochs, as static duplication; 0: new masks every epoch
+    whole_word: bool = False  # all pieces of a word are predicted together, as in BERT's whole-word-masking models
 
 
 class EngineName(Enum):

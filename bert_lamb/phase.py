@@ -11,7 +11,7 @@ from typing import Any
 
 from bert_lamb.batch_plan import BatchPlan, plan_batch
 from bert_lamb.config import PhaseConfig, PretrainConfig
-from bert_lamb.data.masking import MaskingRule
+from bert_lamb.data.masking import MaskingRule, continuations
 from bert_lamb.errors import UserError
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances, check_hashes, open_instances
 
@@ -62,7 +62,7 @@ def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
         task = training.manifest.sentence_task
         if phases and task != (task_of_first := phases[0].training.manifest.sentence_task):
             raise UserError(
-                found=f"sentence_task {task} in phases.{name}.shards, {task_of_first} in phases.{phases[0].name}.shards",
+                found=f"sentence_task {task} in phases.{name}.shards, {task_of_first} in those of {phases[0].name}",
                 expected="one sentence task for all phases",
                 fix=f"prepare the shards of {name} with sentence_task={task_of_first}",
             )
@@ -75,6 +75,7 @@ def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
             vocab_size=vocabulary.size,
             mask_token_id=vocabulary.mask_id,
             special_token_ids=(vocabulary.cls_id, vocabulary.sep_id),
+            is_continuation=continuations(training.vocabulary_path) if config.masking.whole_word else None,
         )
         phases.append(Phase(name, index, settings, plan, steps_before, training, heldout, rule))
         steps_before += settings.total_steps

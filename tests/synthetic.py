@@ -71,7 +71,9 @@ def make_shards(
     """A complete folder as `prepare` leaves it; returns it."""
     directory.mkdir(parents=True)
     vocabulary_file = directory / "vocab.txt"
-    vocabulary_file.write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(vocab_size - 5))]) + "\n")
+    vocabulary_file.write_text(
+        "\n".join([*SPECIAL_TOKENS, *(f"{'##' if i % 4 == 3 else ''}w{i}" for i in range(vocab_size - 5))]) + "\n"
+    )
     sets: list[InstanceSet] = []
     for max_seq_length in max_seq_lengths:
         for split, count in (("train", num_train), ("heldout", num_heldout)):

@@ -284,6 +284,20 @@ def test_metrics_say_what_happened(shards, tmp_path):
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
 
 
+def test_whole_words_are_a_switch_of_masking(shards, tmp_path):
+    """Another choice of tokens, equally many of them; the vocabulary of the shards says what continues a word."""
+    runs = {}
+    for flag in ("false", "true"):
+        run_here(shards, tmp_path / flag, f"masking.whole_word={flag}", "phases.phase1.total_steps=1")
+        runs[flag] = next(r for r in records(tmp_path / flag) if r["kind"] == "step")
+    config = compose("pretrain", arguments(shards, tmp_path / "true", "masking.whole_word=true"))
+    is_continuation = admit_phases(config, world_size=1)[0].rule.is_continuation
+    assert is_continuation is not None
+    assert is_continuation.sum() == 23  # every fourth of 92 words
+    assert runs["true"]["num_tokens"] == runs["false"]["num_tokens"]
+    assert runs["true"]["mlm_loss"] != runs["false"]["mlm_loss"]
+
+
 def test_the_run_directory_is_never_mixed(shards, tmp_path):
     run_dir = tmp_path / "run"
     run_here(shards, run_dir)
@@ -318,7 +332,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_pat
         with pytest.raises(UserError, match=message):
             run_here(shards, tmp_path / "run", override)
     single = make_shards(tmp_path / "single", sentence_task="none")
-    with pytest.raises(UserError, match=r"sentence_task none in phases\.phase2\.shards, next_sentence in"):
+    with pytest.raises(
+        UserError, match=r"sentence_task none in phases\.phase2\.shards, next_sentence in those of phase1"
+    ):
         run_here(shards, tmp_path / "run", f"phases.phase2.shards={single}")
     damaged = tmp_path / "damaged"
     shutil.copytree(shards, damaged)

@@ -6,7 +6,7 @@ Letters: G instances of a global batch, B sequences of a micro-batch, S tokens, 
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bert_lamb.data.masking import MaskingRule, mask_batch, num_predictions
-from bert_lamb.data.sampler import global_batch, micro_batch_slice
+from bert_lamb.data.sampler import global_batch, instances_at, micro_batch_positions
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances
 
 HELDOUT_EPOCH = 0  # held-out masks are fixed: one key for ever
+TOKENS_PER_BLOCK = 1 << 16  # made and handed over at once; more no longer fits a core's cache
 
 
 class MicroBatch(NamedTuple):
@@ -44,6 +45,98 @@ class BatchCounts:
     num_tokens: int  # without padding
 
 
+@dataclass(frozen=True)
+class MaskedInstances:
+    """Masked instances as loader processes hand them over: a few bytes a token, where tensors for the model take 24.
+
+    Letters: n sequences, M masked tokens of all of them.
+    """
+
+    input_ids: NDArray[Any]  # [n, S] in the shards' dtype, corrupted and padded
+    lengths: NDArray[np.uint16]  # [n]
+    segment_a_lengths: NDArray[np.uint16]  # [n]
+    sentence_labels: NDArray[np.bool_] | None  # [n]; None: there is no sentence task
+    positions: NDArray[np.int32]  # [M] indices into the flattened [n * S]
+    labels: NDArray[Any]  # [M] in the shards' dtype
+    micro_batch_size: int
+
+    def micro_batches(self) -> list[MicroBatch]:
+        """Cut into micro-batches, in order."""
+        return self._cut(self._tensors())
+
+    def pin_memory(self) -> list[MicroBatch]:
+        """What DataLoader's pinning thread calls: widened, pinned and cut outside the training thread."""
+        tensors = self._tensors()
+        return self._cut(MicroBatch._make(None if tensor is None else tensor.pin_memory() for tensor in tensors))
+
+    def _tensors(self) -> MicroBatch:
+        """All instances as one, but for masked_positions, which count from the start of their micro-batch."""
+        max_length = self.input_ids.shape[1]
+        columns = np.arange(max_length, dtype=np.uint16)
+        is_token = columns < self.lengths[:, None]
+        is_second = columns >= self.segment_a_lengths[:, None]
+        is_second &= is_token
+        return MicroBatch(
+            input_ids=_int64(self.input_ids),
+            token_type_ids=_int64(is_second),
+            attention_mask=_int64(is_token),
+            masked_positions=_int64(self.positions % np.int32(self.micro_batch_size * max_length)),
+            masked_labels=_int64(self.labels),
+            sentence_labels=None if self.sentence_labels is None else _int64(self.sentence_labels),
+        )
+
+    def _cut(self, whole: MicroBatch) -> list[MicroBatch]:
+        num_sequences, max_length = self.input_ids.shape
+        starts = np.arange(0, num_sequences, self.micro_batch_size)
+        places = np.searchsorted(self.positions, np.append(starts, num_sequences) * max_length).tolist()
+        batches = []
+        for number, start in enumerate(starts.tolist()):
+            rows, masked = slice(start, start + self.micro_batch_size), slice(places[number], places[number + 1])
+            batches.append(
+                MicroBatch(
+                    input_ids=whole.input_ids[rows],
+                    token_type_ids=whole.token_type_ids[rows],
+                    attention_mask=whole.attention_mask[rows],
+                    masked_positions=whole.masked_positions[masked],
+                    masked_labels=whole.masked_labels[masked],
+                    sentence_labels=None if whole.sentence_labels is None else whole.sentence_labels[rows],
+                )
+            )
+        return batches
+
+
+def _int64(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def masked_instances(
+    instances: Instances,
+    indices: NDArray[np.int64],  # [n]
+    epochs: NDArray[np.int64],  # [n]
+    *,
+    rule: MaskingRule,
+    seed: int,
+    micro_batch_size: int,
+) -> MaskedInstances:
+    """Read the instances with these numbers, pad them to the set's max_seq_length and mask them."""
+    ragged = instances.take(indices)
+    lengths = instances.lengths[indices]
+    is_token = np.arange(instances.max_seq_length, dtype=np.uint16) < lengths[:, None]
+    input_ids = np.full(is_token.shape, instances.manifest.vocabulary.pad_id, dtype=ragged.input_ids.dtype)
+    input_ids[is_token] = ragged.input_ids
+    masked = mask_batch(input_ids, lengths, indices, epochs, rule=rule, seed=seed)
+    has_task = instances.manifest.sentence_task != NO_SENTENCE_TASK
+    return MaskedInstances(
+        input_ids=masked.input_ids,
+        lengths=lengths,
+        segment_a_lengths=ragged.segment_a_lengths,
+        sentence_labels=ragged.sentence_labels if has_task else None,
+        positions=masked.positions.astype(np.int32),
+        labels=masked.labels,
+        micro_batch_size=micro_batch_size,
+    )
+
+
 def micro_batch(
     instances: Instances,
     indices: NDArray[np.int64],  # [B]
@@ -52,28 +145,15 @@ def micro_batch(
     rule: MaskingRule,
     seed: int,
 ) -> MicroBatch:
-    """Read, pad to the set's max_seq_length, mask and label the instances with these numbers."""
-    ragged = instances.take(indices)
-    lengths = np.diff(ragged.offsets)
-    columns = np.arange(instances.max_seq_length)
-    is_token = columns < lengths[:, None]
-    input_ids = np.full(is_token.shape, instances.manifest.vocabulary.pad_id, dtype=np.int64)
-    has_task = instances.manifest.sentence_task != NO_SENTENCE_TASK
-    input_ids[is_token] = ragged.input_ids
-    is_second = is_token & (columns >= ragged.segment_a_lengths[:, None])
-    masked = mask_batch(input_ids, lengths, indices, epochs, rule=rule, seed=seed)
-    return MicroBatch(
-        input_ids=torch.from_numpy(masked.input_ids),
-        token_type_ids=torch.from_numpy(is_second.astype(np.int64)),
-        attention_mask=torch.from_numpy(is_token.astype(np.int64)),
-        masked_positions=torch.from_numpy(masked.positions),
-        masked_labels=torch.from_numpy(masked.labels),
-        sentence_labels=torch.from_numpy(ragged.sentence_labels.astype(np.int64)) if has_task else None,
-    )
+    """The instances with these numbers as one micro-batch."""
+    (batch,) = masked_instances(
+        instances, indices, epochs, rule=rule, seed=seed, micro_batch_size=len(indices)
+    ).micro_batches()
+    return batch
 
 
-class TrainingBatches(Dataset[MicroBatch]):
-    """The micro-batches of one rank in a phase; item k is micro_step k % G of step k // G + 1, G the accumulation."""
+class TrainingBatches:
+    """The micro-batches of one rank in a phase; number k is micro_step k % G of step k // G + 1, G the accumulation."""
 
     def __init__(
         self,
@@ -91,24 +171,31 @@ class TrainingBatches(Dataset[MicroBatch]):
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.rank, self.world_size = rank, world_size
-        self._batch_of_step: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
-    def __getitem__(self, index: int) -> MicroBatch:
-        step, micro_step = index // self.gradient_accumulation_steps + 1, index % self.gradient_accumulation_steps
-        chosen, epochs = self.global_batch(step)
-        part = micro_batch_slice(
-            micro_step=micro_step, rank=self.rank, micro_batch_size=self.micro_batch_size, world_size=self.world_size
+    def __getitem__(self, number: int) -> MicroBatch:
+        (batch,) = self.masked(number, number + 1).micro_batches()
+        return batch
+
+    def masked(self, first: int, last: int) -> MaskedInstances:
+        """Micro-batches first..last-1, made in one go: numpy's calls cost more than the work of a small micro-batch."""
+        positions = micro_batch_positions(
+            first, last, rank=self.rank, micro_batch_size=self.micro_batch_size, world_size=self.world_size
         )
-        return micro_batch(self.instances, chosen[part], epochs[part], rule=self.rule, seed=self.seed)
+        chosen, epochs = instances_at(positions, num_instances=len(self.instances), seed=self.seed)
+        return masked_instances(
+            self.instances,
+            chosen,
+            epochs,
+            rule=self.rule,
+            seed=self.seed,
+            micro_batch_size=self.micro_batch_size,
+        )
 
     def global_batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Instances and epochs of a step's global batch, [G] each; the last one asked for is remembered."""
-        if self._batch_of_step is None or self._batch_of_step[0] != step:
-            chosen, epochs = global_batch(
-                step, global_batch_size=self.global_batch_size, num_instances=len(self.instances), seed=self.seed
-            )
-            self._batch_of_step = step, chosen, epochs
-        return self._batch_of_step[1:]
+        """Instances and epochs of a step's global batch, [G] each."""
+        return global_batch(
+            step, global_batch_size=self.global_batch_size, num_instances=len(self.instances), seed=self.seed
+        )
 
     def counts(self, step: int) -> BatchCounts:
         """The normalisers of a step, from the lengths alone."""
@@ -116,22 +203,39 @@ class TrainingBatches(Dataset[MicroBatch]):
 
     def loader(self, *, first_step: int, total_steps: int, num_workers: int, pin_memory: bool) -> Iterator[MicroBatch]:
         """Every micro-batch of this rank from `first_step` to the end of the phase, in order."""
-        order = range(
-            (first_step - 1) * self.gradient_accumulation_steps, total_steps * self.gradient_accumulation_steps
+        blocks = _Blocks(
+            self,
+            first=(first_step - 1) * self.gradient_accumulation_steps,
+            last=total_steps * self.gradient_accumulation_steps,
         )
         # batch_size=None: an item is a batch already. The sampler is a range, so seeking costs nothing. Workers are
         # spawned, since forking a process whose libraries run threads may deadlock.
-        return iter(
-            DataLoader(
-                self,
-                batch_size=None,
-                sampler=order,
-                num_workers=num_workers,
-                pin_memory=pin_memory,
-                multiprocessing_context="spawn" if num_workers else None,
-                worker_init_fn=_leave_signals_to_the_trainer,
-            )
+        loaded = DataLoader(
+            blocks,
+            batch_size=None,
+            sampler=range(len(blocks)),
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            multiprocessing_context="spawn" if num_workers else None,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
+        for block in loaded:
+            yield from block.micro_batches() if isinstance(block, MaskedInstances) else block
+
+
+class _Blocks(Dataset[MaskedInstances]):
+    """Micro-batches first..last-1 in blocks of about TOKENS_PER_BLOCK tokens; nothing depends on how they are cut."""
+
+    def __init__(self, batches: TrainingBatches, *, first: int, last: int) -> None:
+        self.batches, self.first, self.last = batches, first, last
+        self.size = max(1, TOKENS_PER_BLOCK // (batches.micro_batch_size * batches.instances.max_seq_length))
+
+    def __len__(self) -> int:
+        return -(-(self.last - self.first) // self.size)
+
+    def __getitem__(self, number: int) -> MaskedInstances:
+        start = self.first + number * self.size
+        return self.batches.masked(start, min(start + self.size, self.last))
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:

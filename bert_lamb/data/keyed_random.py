@@ -18,12 +18,16 @@ def mix(values: UInt64s) -> UInt64s:
 
     Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
     """
-    words = values.astype(np.uint64, copy=True)
-    words ^= words >> np.uint64(30)
+    return _mix_in_place(values.astype(np.uint64, copy=True))
+
+
+def _mix_in_place(words: UInt64s) -> UInt64s:
+    shifted = np.right_shift(words, np.uint64(30))
+    words ^= shifted
     words *= _MULTIPLIER_1
-    words ^= words >> np.uint64(27)
+    words ^= np.right_shift(words, np.uint64(27), out=shifted if shifted.ndim else None)
     words *= _MULTIPLIER_2
-    words ^= words >> np.uint64(31)
+    words ^= np.right_shift(words, np.uint64(31), out=shifted if shifted.ndim else None)
     return words
 
 
@@ -38,9 +42,8 @@ def fold(*parts: "int | UInt64s") -> UInt64s:
 
 
 def random_bits(keys: UInt64s, counters: UInt64s) -> UInt64s:
-    """64 random bits for each (key, counter); shapes broadcast."""
-    with np.errstate(over="ignore"):
-        return mix(keys + (counters + np.uint64(1)) * _GOLDEN)
+    """64 random bits for each (key, counter), of which at least one is an array; shapes broadcast."""
+    return _mix_in_place(np.asarray(keys + (counters + np.uint64(1)) * _GOLDEN))
 
 
 def to_unit(bits: UInt64s) -> NDArray[np.float32]:

@@ -4,6 +4,8 @@ An epoch is a permutation of all instances; global batches are cut from the endl
 computed index by index, so that seeking to any step costs the same as the next one and memory does not grow.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,25 +13,25 @@ from bert_lamb.data.keyed_random import fold, random_bits
 
 Int64s = NDArray[np.int64]
 
-_NUM_ROUNDS = 6
+_NUM_ROUNDS = 6  # three of each half
 
 
 def permute(indices: Int64s, *, size: int, key: int) -> Int64s:
     """Where each index lands in the permutation of 0..size-1 that belongs to `key`.
 
-    Source: a balanced Feistel network (Luby and Rackoff 1988) on the smallest even number of bits that holds `size`,
-    walked in a cycle until the result is inside (Black and Rogaway 2002), at most four domain sizes wide.
+    Source: a Feistel network (Luby and Rackoff 1988) whose halves are added modulo two numbers with a product just
+    above `size`, walked in a cycle until the result is inside (Black and Rogaway 2002): so it seldom leaves.
     """
-    half_bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    mask = np.uint64((1 << half_bits) - 1)
-    shift = np.uint64(half_bits)
-    round_keys = [fold(key, number) for number in range(_NUM_ROUNDS)]
+    num_left = math.isqrt(max(size - 1, 0)) + 1
+    num_right = -(-size // num_left)
+    round_keys = fold(key, np.arange(_NUM_ROUNDS, dtype=np.uint64))
 
     def one_pass(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left, right = values >> shift, values & mask
-        for round_key in round_keys:
-            left, right = right, left ^ (random_bits(round_key, right) & mask)
-        return (left << shift) | right
+        left, right = np.divmod(values, np.uint64(num_right))
+        for number in range(0, _NUM_ROUNDS, 2):
+            left = _add(left, random_bits(round_keys[number], right), num_left)
+            right = _add(right, random_bits(round_keys[number + 1], left), num_right)
+        return left * np.uint64(num_right) + right
 
     values = one_pass(indices.astype(np.uint64))
     while True:
@@ -39,9 +41,20 @@ def permute(indices: Int64s, *, size: int, key: int) -> Int64s:
         values[outside] = one_pass(values[outside])
 
 
+def _add(values: NDArray[np.uint64], bits: NDArray[np.uint64], modulus: int) -> NDArray[np.uint64]:
+    """values plus a random number below the modulus (of at most 32 bits, as their upper halves give it), modulo it."""
+    total = values + (((bits >> np.uint64(32)) * np.uint64(modulus)) >> np.uint64(32))
+    return np.where(total >= modulus, total - np.uint64(modulus), total)
+
+
 def global_batch(step: int, *, global_batch_size: int, num_instances: int, seed: int) -> tuple[Int64s, Int64s]:
     """(instances, epochs) of optimizer step `step` (1 for the first): two [global_batch_size] int64 arrays."""
     positions = np.arange((step - 1) * global_batch_size, step * global_batch_size, dtype=np.int64)
+    return instances_at(positions, num_instances=num_instances, seed=seed)
+
+
+def instances_at(positions: Int64s, *, num_instances: int, seed: int) -> tuple[Int64s, Int64s]:
+    """(instances, epochs) at these places (from 0) of the endless row of epochs: two int64 arrays."""
     epochs, offsets = np.divmod(positions, num_instances)
     instances = np.empty_like(positions)
     for epoch in np.unique(epochs):
@@ -50,7 +63,10 @@ def global_batch(step: int, *, global_batch_size: int, num_instances: int, seed:
     return instances, epochs
 
 
-def micro_batch_slice(*, micro_step: int, rank: int, micro_batch_size: int, world_size: int) -> slice:
-    """Which part of the global batch a rank computes in micro-step `micro_step` (0 for the first)."""
-    first = (micro_step * world_size + rank) * micro_batch_size
-    return slice(first, first + micro_batch_size)
+def micro_batch_positions(first: int, last: int, *, rank: int, micro_batch_size: int, world_size: int) -> Int64s:
+    """Places in the endless row of what a rank computes in its micro-batches first..last-1 of the phase, from 0.
+
+    Ranks take turns, micro-batch by micro-batch, so a global batch does not depend on how many they are.
+    """
+    starts = (np.arange(first, last, dtype=np.int64) * world_size + rank) * micro_batch_size
+    return (starts[:, None] + np.arange(micro_batch_size)).ravel()

@@ -76,14 +76,35 @@ def test_counts_are_known_before_the_batch(shards):
         assert counts.num_tokens == sum(int(batch.attention_mask.sum()) for batch in both)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_loader_seeks_and_keeps_order(shards, num_workers):
+@pytest.mark.parametrize(
+    ("num_workers", "tokens_per_block"), [(0, 1), (0, 1 << 16), (0, 3 * 12 * 32), (2, 2 * 12 * 32)]
+)
+def test_loader_seeks_and_keeps_order(shards, monkeypatch, num_workers, tokens_per_block):
+    """Blocks of one micro-batch, of all six, of three, of two."""
+    monkeypatch.setattr("bert_lamb.data.batches.TOKENS_PER_BLOCK", tokens_per_block)
     batches = training(shards)
     late = list(batches.loader(first_step=3, total_steps=5, num_workers=num_workers, pin_memory=False))
     assert len(late) == 6
     for number, batch in enumerate(late):
         for found, expected in zip(batch, batches[4 + number], strict=True):
             assert torch.equal(found, expected)
+
+
+def test_pinning_cuts_alike(shards, monkeypatch):
+    """What the pinning thread of a machine with a GPU gives is what a machine without one gets."""
+    num_pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: num_pinned.append(1) or tensor.clone())
+    block = training(shards).masked(2, 5)
+    for found, expected in zip(block.pin_memory(), block.micro_batches(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(num_pinned) == 6
+
+
+def test_without_a_sentence_task_there_are_no_labels(tmp_path):
+    batches = training(make_shards(tmp_path / "single", sentence_task="none"))
+    batch = batches[0].to(torch.device("cpu"))
+    assert batch.sentence_labels is None
+    assert not batch.token_type_ids.any()
 
 
 def test_two_ranks_together_see_what_one_sees(shards):

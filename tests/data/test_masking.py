@@ -1,7 +1,10 @@
 """Masking against the numbers of the paper (15 %, 80/10/10) and against the rules it must keep.
 
+Whole words against a loop in plain Python over the same random numbers.
+
 Breaks that turn this file red: predicting [SEP], a count that looks at the padding, keys without the epoch or the
-instance.
+instance; of words: one that runs on behind [SEP] or into the next row, a stop at the first that does not fit, a later
+one that is too long, the part taken from another word than the first passed over.
 """
 
 from dataclasses import replace
@@ -9,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bert_lamb.data.masking import MaskingRule, mask_batch, num_predictions
+from bert_lamb.data.keyed_random import fold, random_bits
+from bert_lamb.data.masking import MaskingRule, continuations, mask_batch, num_predictions
 
 CLS, SEP, MASK, VOCAB = 2, 3, 4, 1000
 RULE = MaskingRule(
@@ -64,10 +68,11 @@ def test_exactly_the_announced_number_of_ordinary_tokens_is_predicted():
     assert (masked.input_ids.ravel()[untouched] == ids.ravel()[untouched]).all()
 
 
-def test_eighty_ten_ten():
+@pytest.mark.parametrize("rule_name", ["RULE", "WHOLE"])
+def test_eighty_ten_ten(rule_name):
     """Over about 25,000 predictions each share stays within five standard deviations."""
     ids, lengths = make_batch(2000)
-    masked = mask(ids, lengths)
+    masked = mask(ids, lengths, rule=globals()[rule_name])
     shown = masked.input_ids.ravel()[masked.positions]
     total = len(shown)
     shares = {
@@ -119,3 +124,105 @@ def test_masking_copies_repeat_every_n_epochs():
     assert (epochs[0] == epochs[3]).all()
     assert (epochs[0] != epochs[1]).any()
     assert (epochs[1] != epochs[2]).any()
+
+
+IS_CONTINUATION = np.zeros(VOCAB, bool)
+IS_CONTINUATION[600:] = True
+WHOLE = replace(RULE, is_continuation=IS_CONTINUATION)
+
+
+def words_of(ids):
+    """The words of a row without padding, as lists of columns."""
+    words = []
+    for column, token in enumerate(ids):
+        if token in (CLS, SEP):
+            continue
+        if IS_CONTINUATION[token] and words and words[-1][-1] == column - 1:
+            words[-1].append(column)
+        else:
+            words.append([column])
+    return words
+
+
+def chosen_by_a_loop(ids, *, key, count):
+    """(columns, number of words taken in part), as Google's create_masked_lm_predictions goes through its words."""
+    bits = [int(random_bits(key, np.array([column], np.uint64))[0]) >> 16 for column in range(len(ids))]
+    words = sorted(words_of(ids), key=lambda word: (bits[word[0]], word[0]))
+    chosen, passed_over = [], []
+    for word in words:
+        if len(chosen) + len(word) <= count:
+            chosen += word
+        else:
+            passed_over.append(word)
+    missing = count - len(chosen)
+    if missing:
+        chosen += passed_over[0][:missing]
+    return sorted(chosen), missing > 0
+
+
+@pytest.mark.parametrize(
+    ("max_length", "most", "share"), [(128, 20, 0.15), (40, 20, 0.5), (12, 5, 0.3), (300, 80, 0.15)]
+)
+def test_whole_words_are_those_of_a_plain_loop(max_length, most, share):
+    """40 % of the entries continue a word, so that words are long and the last ones often do not fit."""
+    ids, lengths = make_batch(300, max_length, seed=max_length)
+    rule = replace(WHOLE, max_predictions_per_seq=most, mask_prob=share)
+    masked = mask(ids, lengths, rule=rule)
+    rows, columns = np.divmod(masked.positions, max_length)
+    counts = num_predictions(lengths, mask_prob=share, max_predictions_per_seq=most)
+    assert np.bincount(rows, minlength=300).tolist() == counts.tolist()
+    num_cut = 0
+    for row in range(300):
+        key = fold(fold(1, 0, row), 0)
+        expected, is_cut = chosen_by_a_loop(ids[row, : lengths[row]].tolist(), key=key, count=counts[row])
+        assert columns[rows == row].tolist() == expected, row
+        num_cut += is_cut
+    assert num_cut > 0 or max_length > 40  # short rows try the part of a word too
+    assert (masked.labels == ids[rows, columns]).all()
+
+
+def test_a_word_is_seldom_cut():
+    """With 15 % of the tokens continuing a word, as in text, fewer than one row in 5,000 of length 128 cuts one."""
+    ids, lengths = make_batch(20_000, 128)
+    is_continued = np.random.default_rng(3).random(ids.shape) < 0.15
+    ids = np.where(ids < 5, ids, np.where(is_continued, 600 + ids % 400, 5 + ids % 595))
+    lengths[:] = np.maximum(lengths, 64)
+    ids = np.where(ids == 0, 7, ids)  # rows that were shorter
+    masked = mask(ids, lengths, rule=WHOLE)
+    is_chosen = np.zeros(ids.size, bool)
+    is_chosen[masked.positions] = True
+    is_chosen = is_chosen.reshape(ids.shape)
+    is_inside = IS_CONTINUATION[ids[:, 1:]] & ~np.isin(ids[:, :-1], (CLS, SEP))
+    is_inside &= np.arange(1, 128) < lengths[:, None]
+    num_cut = (is_inside & (is_chosen[:, 1:] != is_chosen[:, :-1])).any(axis=1).sum()
+    assert num_cut < 4
+
+
+def test_whole_words_in_any_company_and_again():
+    ids, lengths = make_batch(40)
+    together = mask(ids, lengths, rule=WHOLE)
+    padded = mask(np.pad(ids, ((0, 0), (0, 32))), lengths, rule=WHOLE)
+    assert (mask(ids, lengths, rule=WHOLE).input_ids == together.input_ids).all()
+    for row in range(40):
+        alone = mask(ids[row : row + 1], lengths[row : row + 1], rule=WHOLE, first=row)
+        assert alone.input_ids[0].tolist() == together.input_ids[row].tolist()
+        assert padded.input_ids[row, : ids.shape[1]].tolist() == together.input_ids[row].tolist()
+    for other in (mask(ids, lengths, rule=WHOLE, seed=2), mask(ids, lengths, rule=WHOLE, epoch=1)):
+        assert (other.input_ids != together.input_ids).any(axis=1).mean() > 0.9
+
+
+def test_without_continuations_words_are_tokens():
+    ids, lengths = make_batch(200)
+    none = replace(WHOLE, is_continuation=np.zeros(VOCAB, bool))
+    assert (mask(ids, lengths, rule=none).input_ids == mask(ids, lengths).input_ids).all()
+
+
+@pytest.mark.parametrize("rule", [RULE, WHOLE])
+def test_too_few_ordinary_tokens_are_refused(rule):
+    with pytest.raises(ValueError, match="fewer ordinary tokens"):
+        mask(np.array([[CLS, SEP, 7, SEP]]), np.array([4]), rule=replace(rule, mask_prob=0.5))
+
+
+def test_continuations_are_told_by_the_vocabulary(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n##s\n#\n##\nword\n")
+    assert continuations(tmp_path / "vocab.txt").tolist() == [False, True, False, True, False]

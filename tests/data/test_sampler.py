@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_lamb.data.sampler import global_batch, micro_batch_slice, permute
+from bert_lamb.data.sampler import global_batch, instances_at, micro_batch_positions, permute
 
 
 @settings(deadline=None)
@@ -66,16 +66,25 @@ def test_epochs_and_seeds_differ():
 
 
 @pytest.mark.parametrize(("world_size", "micro_batch_size"), [(1, 24), (1, 4), (2, 4), (3, 2), (4, 6)])
-def test_ranks_and_micro_steps_tile_the_global_batch_in_order(world_size, micro_batch_size):
-    batch = np.arange(24)
-    accumulation = 24 // (world_size * micro_batch_size)
-    pieces = [
-        batch[
-            micro_batch_slice(
-                micro_step=micro_step, rank=rank, micro_batch_size=micro_batch_size, world_size=world_size
-            )
-        ]
-        for micro_step in range(accumulation)
+def test_ranks_and_micro_steps_tile_the_global_batches_in_order(world_size, micro_batch_size):
+    """Two global batches of 24; each rank asks for all its micro-batches at once and one by one."""
+    num_each = 48 // (world_size * micro_batch_size)
+    options = {"world_size": world_size, "micro_batch_size": micro_batch_size}
+    of_ranks = [micro_batch_positions(0, num_each, rank=rank, **options) for rank in range(world_size)]
+    one_by_one = [
+        micro_batch_positions(number, number + 1, rank=rank, **options)
+        for number in range(num_each)
         for rank in range(world_size)
     ]
-    assert np.concatenate(pieces).tolist() == batch.tolist()
+    assert np.concatenate(one_by_one).tolist() == list(range(48))
+    for rank, positions in enumerate(of_ranks):
+        assert positions.tolist() == np.concatenate(one_by_one[rank::world_size]).tolist()
+
+
+def test_any_places_are_those_of_the_global_batches():
+    batches = [global_batch(step, global_batch_size=7, num_instances=10, seed=3) for step in (1, 2, 3)]
+    instances, epochs = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    places = np.array([20, 3, 9, 10, 11, 3])
+    found = instances_at(places, num_instances=10, seed=3)
+    assert found[0].tolist() == instances[places].tolist()
+    assert found[1].tolist() == epochs[places].tolist() == [2, 0, 0, 1, 1, 0]

@@ -1,0 +1,281 @@
+"""Instances a second that one loader process makes: read, masked and collated to the micro-batches of the model.
+
+    python scripts/bench/loader.py                        # lengths 128 and 512; in-process, 1 and 2 workers
+    python scripts/bench/loader.py --micro-batch-size 64 --workers 0 4 --out scripts/bench/results/NAME.json
+
+The shards are made first, in a temporary folder: 30,522 entries, 90 % full rows, 15 % of the tokens continue a word.
+All rows take turns, one sample each a round. README.md explains the columns.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
+
+from lamb_step import surroundings  # noqa: E402
+
+from bert_lamb.data.batches import MicroBatch, TrainingBatches, micro_batch  # noqa: E402
+from bert_lamb.data.masking import MaskingRule, continuations  # noqa: E402
+from bert_lamb.shards import Instances, open_instances  # noqa: E402
+from bert_lamb.shards import manifest as contract  # noqa: E402
+from bert_lamb.shards.reader import file_sha256  # noqa: E402
+from bert_lamb.shards.schema import Columns, offsets_of  # noqa: E402
+from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of, write_manifest, write_shard  # noqa: E402
+
+VOCABULARY_SIZE, NUM_CONTINUATIONS = 30_522, 5_828  # of bert-base-uncased
+CONTINUATION_SHARE = 0.15  # of the ordinary tokens
+FULL_SHARE = 0.9  # of the rows; the others are of any length, as short_seq_prob 0.1 makes them
+CLS, SEP, FIRST_WORD = 2, 3, 5
+TOKENS_PER_SET = 8_000_000  # more than the caches hold: rows are read from all over the file
+MAX_PREDICTIONS = {128: 20, 512: 80}  # as in the recipes
+GLOBAL_BATCH_SIZE = 32_768
+TARGETS = {128: 50_000, 512: 12_000}  # instances a second and process
+
+
+def random_columns(num_instances: int, max_seq_length: int, random: np.random.Generator) -> Columns:
+    """Pairs of random words and continuations, laid end to end."""
+    is_full = random.random(num_instances) < FULL_SHARE
+    lengths = np.where(is_full, max_seq_length, random.integers(5, max_seq_length + 1, num_instances))
+    offsets = offsets_of(lengths)
+    ids = random.integers(FIRST_WORD, VOCABULARY_SIZE - NUM_CONTINUATIONS, offsets[-1])
+    is_continuation = random.random(len(ids)) < CONTINUATION_SHARE
+    ids[is_continuation] = random.integers(VOCABULARY_SIZE - NUM_CONTINUATIONS, VOCABULARY_SIZE, is_continuation.sum())
+    segment_a_lengths = random.integers(3, lengths - 1)
+    ids[offsets[:-1]] = CLS
+    ids[offsets[:-1] + segment_a_lengths - 1] = SEP
+    ids[offsets[1:] - 1] = SEP
+    return Columns(
+        input_ids=ids.astype(np.uint16),
+        offsets=offsets,
+        segment_a_lengths=segment_a_lengths.astype(np.uint16),
+        sentence_labels=random.random(num_instances) < 0.5,
+        documents=np.arange(num_instances, dtype=np.uint64),
+    )
+
+
+def make_shards(directory: Path, lengths: Sequence[int], tokens_per_set: int) -> None:
+    """A folder as `prepare` leaves it, with four shards of each length."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [f"w{number}" for number in range(FIRST_WORD, VOCABULARY_SIZE - NUM_CONTINUATIONS)]
+    entries = [*special, *words, *(f"##{number}" for number in range(NUM_CONTINUATIONS))]
+    (directory / "vocab.txt").write_text("".join(f"{entry}\n" for entry in entries))
+    sets = []
+    for length in lengths:
+        num_instances = tokens_per_set // length
+        columns = random_columns(num_instances, length, np.random.default_rng(length))
+        sizes = equal_shard_sizes(num_instances, -(-num_instances // 4))
+        starts = np.cumsum([0, *sizes])
+        written = [
+            write_shard(
+                directory,
+                columns.slice(int(starts[number]), int(starts[number + 1])),
+                max_seq_length=length,
+                split="train",
+                number=number,
+                num_shards=len(sizes),
+                vocabulary_size=VOCABULARY_SIZE,
+            )
+            for number in range(len(sizes))
+        ]
+        sets.append(instance_set_of(written, length, "train"))
+    sha256 = file_sha256(directory / "vocab.txt")
+    manifest = contract.Manifest(
+        format=contract.FORMAT_NAME,
+        format_version=contract.FORMAT_VERSION,
+        vocabulary=contract.Vocabulary("vocab.txt", sha256, VOCABULARY_SIZE, True, 0, 1, CLS, SEP, 4),
+        sentence_task=contract.NEXT_SENTENCE,
+        preparation=contract.Preparation({}, {}),
+        sources=(),
+        documents=contract.DocumentCounts(0, 0, 0, {}),
+        instance_sets=tuple(sets),
+    )
+    write_manifest(directory, manifest)
+
+
+@dataclass
+class Row:
+    """One way to load, its stream of micro-batches, and what was measured."""
+
+    max_seq_length: int
+    whole_word: bool
+    num_workers: int
+    stream: Iterator[MicroBatch]
+    seconds: list[float] = field(default_factory=list)  # of a sample
+    per_second: list[float] = field(default_factory=list)  # instances of all workers
+
+
+def rule_of(instances: Instances, *, whole_word: bool) -> MaskingRule:
+    vocabulary = instances.manifest.vocabulary
+    return MaskingRule(
+        mask_prob=0.15,
+        mask_token_prob=0.8,
+        random_token_prob=0.1,
+        masking_copies=0,
+        max_predictions_per_seq=MAX_PREDICTIONS.get(instances.max_seq_length, instances.max_seq_length // 6),
+        vocab_size=vocabulary.size,
+        mask_token_id=vocabulary.mask_id,
+        special_token_ids=(vocabulary.cls_id, vocabulary.sep_id),
+        is_continuation=continuations(instances.vocabulary_path) if whole_word else None,
+    )
+
+
+def make_row(
+    instances: Instances, *, whole_word: bool, num_workers: int, micro_batch_size: int, num_batches: int
+) -> Row:
+    batches = TrainingBatches(
+        instances,
+        rule=rule_of(instances, whole_word=whole_word),
+        seed=1,
+        global_batch_size=GLOBAL_BATCH_SIZE,
+        micro_batch_size=micro_batch_size,
+        gradient_accumulation_steps=GLOBAL_BATCH_SIZE // micro_batch_size,
+        rank=0,
+        world_size=1,
+    )
+    total_steps = -(-num_batches * micro_batch_size // GLOBAL_BATCH_SIZE)
+    stream = batches.loader(first_step=1, total_steps=total_steps, num_workers=num_workers, pin_memory=False)
+    return Row(instances.max_seq_length, whole_word, num_workers, stream)
+
+
+def sample(row: Row, seconds: float) -> None:
+    """Load for about so long and note the rate."""
+    start, num_instances, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < seconds:
+        num_instances += len(next(row.stream).input_ids)
+        elapsed = time.perf_counter() - start
+    row.seconds.append(elapsed)
+    row.per_second.append(num_instances / elapsed)
+
+
+def measure(instances: Instances, settings: argparse.Namespace) -> list[Row]:
+    """Rows of one length in turns. Workers are ahead by their prefetched batches, so each sample first spends those."""
+    rows = [
+        make_row(
+            instances,
+            whole_word=whole_word,
+            num_workers=num_workers,
+            micro_batch_size=settings.micro_batch_size,
+            num_batches=1_000_000,
+        )
+        for num_workers in settings.workers
+        for whole_word in (False, True)
+    ]
+    for row in rows:
+        sample(row, settings.seconds)
+    for row in rows:
+        row.seconds.clear()
+        row.per_second.clear()
+    for _ in range(settings.rounds):
+        for row in rows:
+            num_ahead = 2 * row.num_workers  # DataLoader's prefetch_factor
+            for _ in islice(row.stream, num_ahead):
+                pass
+            sample(row, settings.seconds)
+    return rows
+
+
+def parts_of_a_batch(instances: Instances, settings: argparse.Namespace) -> dict[str, float]:
+    """Microseconds an instance, median over the rounds: read alone, then all of one micro-batch made by itself."""
+    random = np.random.default_rng(0)
+    rules = {name: rule_of(instances, whole_word=name == "whole_word") for name in ("plain", "whole_word")}
+    found: dict[str, list[float]] = {"read": [], **{name: [] for name in rules}}
+    for _ in range(20 * settings.rounds):
+        indices = random.integers(0, len(instances), settings.micro_batch_size)
+        start = time.perf_counter()
+        instances.take(indices)
+        found["read"].append(time.perf_counter() - start)
+        for name, rule in rules.items():
+            start = time.perf_counter()
+            micro_batch(instances, indices, np.zeros_like(indices), rule=rule, seed=1)
+            found[name].append(time.perf_counter() - start)
+    return {name: 1e6 * median(seconds) / settings.micro_batch_size for name, seconds in found.items()}
+
+
+def record(row: Row) -> dict[str, Any]:
+    per_process = median(row.per_second) / max(1, row.num_workers)
+    target = TARGETS.get(row.max_seq_length)
+    return {
+        "max_seq_length": row.max_seq_length,
+        "whole_word": row.whole_word,
+        "num_workers": row.num_workers,
+        "instances_per_second": median(row.per_second),
+        "instances_per_second_per_process": per_process,
+        "min": min(row.per_second),
+        "max": max(row.per_second),
+        "target_per_process": target,
+        "of_target": None if target is None else per_process / target,
+        "samples": row.per_second,
+        "seconds": row.seconds,
+    }
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{'length':>6} {'masking':<10} {'workers':>7} {'inst/s':>9} {'min':>9} {'max':>9} {'/process':>9} of target"
+    ]
+    for r in records:
+        lines.append(
+            f"{r['max_seq_length']:>6} {'whole word' if r['whole_word'] else 'plain':<10} {r['num_workers'] or '-':>7}"
+            f" {r['instances_per_second']:>9,.0f} {r['min']:>9,.0f} {r['max']:>9,.0f}"
+            f" {r['instances_per_second_per_process']:>9,.0f}"
+            f" {'-' if r['of_target'] is None else format(r['of_target'], '.0%'):>9}"
+        )
+    return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 512])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="0: in the training process")
+    parser.add_argument("--micro-batch-size", type=int, default=32, help="a divisor of 32,768")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one sample")
+    parser.add_argument("--tokens", type=int, default=TOKENS_PER_SET, help="of the shards of one length")
+    parser.add_argument("--out", type=Path, help="a JSON file for every sample and the surroundings")
+    settings = parser.parse_args(arguments)
+    if GLOBAL_BATCH_SIZE % settings.micro_batch_size:
+        parser.error(
+            f"found --micro-batch-size {settings.micro_batch_size}; expected a divisor of {GLOBAL_BATCH_SIZE:,}"
+        )
+    settings.device = "cpu"
+    return settings
+
+
+def main() -> None:
+    settings = parse()
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    parts = {}
+    with tempfile.TemporaryDirectory(prefix="bert-lamb-bench-") as folder:
+        make_shards(Path(folder), settings.lengths, settings.tokens)
+        for length in settings.lengths:
+            instances = open_instances(Path(folder), max_seq_length=length, split="train")
+            parts[length] = parts_of_a_batch(instances, settings)
+            rows += measure(instances, settings)
+    result = {**surroundings(settings), "load_average": os.getloadavg(), "rows": [record(row) for row in rows]}
+    result["microseconds_per_instance"] = parts
+    if settings.out:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        settings.out.write_text(json.dumps(result, indent=1) + "\n")
+    for length, of_length in parts.items():
+        text = ", ".join(f"{name} {microseconds:.1f}" for name, microseconds in of_length.items())
+        print(f"length {length}, microseconds an instance: {text}")
+    print(table(result["rows"]))
+
+
+if __name__ == "__main__":
+    main()
