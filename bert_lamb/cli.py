@@ -1,10 +1,12 @@
 """`bert-lamb <command> [overrides]`: find conf/, let Hydra compose it, hand the typed configuration to the command.
 
 A plain call composes with Hydra's Compose API, so that every complaint is a line and exit status 2. Calls with one of
-Hydra's own flags (--cfg, --help, --info, -m, --shell-completion ...) go through hydra.main, which knows them all.
+Hydra's own flags (--cfg, --help, --info, -m, --shell-completion ...), and those that choose a launcher, go through
+hydra.main, which knows them all.
 """
 
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,12 @@ SUMMARIES = {
 }
 EXIT_USER_ERROR = 2
 EXIT_CHECK_FAILED = 1
+# A plain call has no launcher: what chooses or sets one goes where it is heeded.
+MARKS_OF_HYDRA = ("-", "hydra.", "hydra/", "+hydra.", "++hydra.", "spread=")
+
+
+class CheckFailed(Exception):
+    """A command of a sweep found what it checks unsound, and has said so; carries that across processes."""
 
 
 def conf_dir() -> Path:
@@ -65,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 found=f"command {command!r}", expected=f"one of {', '.join(SUMMARIES)}", fix="see bert-lamb --help"
             )
-        if any(word.startswith("-") for word in overrides):
+        if any(word.startswith(MARKS_OF_HYDRA) for word in overrides):
             return _run_under_hydra(command, overrides)
         return _compose_and_run(command, overrides)
     except UserError as error:
@@ -90,13 +98,20 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             node = hydra.compose(config_name=command, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip())
-        raise UserError(
-            found=f"configuration that does not compose ({reason})",
-            expected="keys, types and group options of the schema",
-            fix=f"see bert-lamb {command} --help",
-        ) from error
+        raise _does_not_compose(command, error) from error
     return config.to_typed(command, node)
+
+
+def _does_not_compose(command: str, error: Exception) -> UserError:
+    reason = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip())
+    is_launcher_missing = "hydra/launcher/" in reason
+    return UserError(
+        found=f"configuration that does not compose ({reason})",
+        expected="keys, types and group options of the schema",
+        fix="install the extra: bert-lamb[slurm] or bert-lamb[ray]"
+        if is_launcher_missing
+        else f"see bert-lamb {command} --help",
+    )
 
 
 def _tell(command: str, error: UserError) -> int:
@@ -114,33 +129,64 @@ def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
 
 
 def _run_under_hydra(command: str, arguments: list[str]) -> int:
-    """Let hydra.main handle its own flags; sweeps end up in the same command functions."""
+    """Let hydra.main handle its own flags; sweeps end up in the same command functions.
+
+    A launcher may pickle `job` and call it in another process, on another machine. From there only an exception comes
+    back: Hydra raises that of the first job that failed, after all have ended.
+    """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.utils import env_override
+    from hydra.errors import HydraException
     from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
 
     from bert_lamb import config
     from bert_lamb.commands import COMMANDS
 
     config.register_schemas()
-    status = 0
+    statuses, told = [0], [""]  # of the jobs in this process
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     def job(node: DictConfig) -> None:
-        nonlocal status
         try:
-            status = max(status, COMMANDS[command](config.to_typed(command, node)))
+            _go_to(Path(HydraConfig.get().runtime.cwd))
+            status = COMMANDS[command](config.to_typed(command, node))
         except UserError as error:
-            status = _tell(command, error)
+            statuses.append(_tell(command, error))
+            told.append(str(error))
+            raise
+        if status:
+            statuses.append(status)
+            raise CheckFailed
 
     sys.argv = [f"bert-lamb {command}", *arguments]
     os.environ.setdefault("HYDRA_MAIN_MODULE", "bert_lamb.cli")
     try:
-        job()
+        with env_override({"HYDRA_FULL_ERROR": "1"}):  # let exceptions out instead of printing them
+            job()
+    except UserError as error:
+        statuses.append(EXIT_USER_ERROR if str(error) in told else _tell(command, error))
+    except CheckFailed:
+        statuses.append(EXIT_CHECK_FAILED)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _does_not_compose(command, error) from error
     except SystemExit as stop:
         if stop.code == 1:  # how Hydra reports what it refuses
             return EXIT_USER_ERROR
         raise
-    return status
+    return max(statuses)
+
+
+def _go_to(directory: Path) -> None:
+    """Work where the command was called, so that relative paths mean the same in every job of a launcher."""
+    if not directory.is_dir():
+        raise UserError(
+            found=f"no folder {directory} on {platform.node()}",
+            expected="the folder in which bert-lamb was called, on every machine",
+            fix="call it in a folder of a file system that all machines share",
+        )
+    os.chdir(directory)
 
 
 def _complete(flag: str, arguments: list[str]) -> int:

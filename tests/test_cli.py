@@ -155,6 +155,7 @@ def test_every_option_of_every_group_composes(group, monkeypatch):
     options = sorted(path.stem for path in (cli.conf_dir() / group).glob("*.yaml"))
     assert options
     for option in options:
-        path = [f"sources.{option}.path=p"] if (command, option) == ("prepare", "text") else []
-        extra = path or (["sources.wikipedia.path=p"] if option in ("wikiextractor", "wikipedia_dump") else [])
+        sources = {"text": ["text"], "wiki_books": ["wikipedia", "books"]}
+        sources |= {key: ["wikipedia"] for key in ("wikiextractor", "wikipedia_dump")}
+        extra = [f"sources.{source}.path=p" for source in sources.get(option, [])]
         assert cli.compose(command, [*needed, f"{group}={option}", *extra])
