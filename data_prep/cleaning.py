@@ -17,18 +17,26 @@ STUB = "stub"
 # The other reasons need more than the document itself: no_tokens (tokenization), repeated_key, duplicate,
 # near_duplicate and not_sampled (selection).
 
+# Rules for lines and marks are narrow: of a page's furniture some may stay, but no sentence of a text may go.
 STUB_MARKS = re.compile(
-    r"\bmay (?:also )?refer to(?: any of)?\b[^.\n]{0,80}:|\bis a stub\b|You can help \S+ by expanding it", re.IGNORECASE
+    r"\bmay (?:also )?refer to(?: any of)?\b[^.\n]{0,80}:"
+    r"|\bThis (?:\S+ ){0,6}(?:\S+-)?article (?:\S+ ){0,6}is a stub\b"
+    r"|You can help \S+ by expanding it",
+    re.IGNORECASE,
 )
 STUB_WORDS = 200  # a longer text is no stub, whatever it says
-GUTENBERG_START = re.compile(r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK.*$", re.MULTILINE)
+GUTENBERG_START = re.compile(
+    r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK(?:[^*]{0,300}\*\*\*|.*)$", re.MULTILINE
+)
 GUTENBERG_END = re.compile(
-    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK|End of (?:the )?Project Gutenberg)"
+    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK"
+    r"|End of (?:the |this )?Project Gutenberg(?:['\u2019]s| [Ee]-?[Bb]ook| [Ee]-?[Tt]ext))"
 )
 BOILERPLATE_LINE = re.compile(
-    r"(?:Retrieved from \S+|This (?:\S+ ){1,6}article (?:\S+ ){0,6}is a stub.*|You can help \S+ by expanding it\.?"
-    r"|Produced by .{3,200}|All rights reserved\.?|\[?Illustration(?::.*)?\]?|Copyright ©.{0,200}"
-    r"|Categor(?:y|ies):.*|Jump to:? ?navigation.*|Share this:?|Read more\.*)",
+    r'(?:Retrieved from "?https?://\S+|This (?:\S+ ){0,6}article (?:\S+ ){0,6}is a stub\b.*'
+    r"|You can help \S+ by expanding it\.?|Produced by (?:[^.]|\b[a-z]\.(?= )){3,200}|All rights reserved\.?"
+    r"|\[Illustration(?::.*)?\]|Copyright ©.{0,200}|Categor(?:y|ies):[^.!?]*|Jump to:? ?navigation.*|Share this:?"
+    r"|Read more\.*)",
     re.IGNORECASE,
 )
 
@@ -38,13 +46,15 @@ def clean(document: Document, cleaning: Cleaning) -> tuple[str, str]:
     text = PLAIN_TEXT[document.markup](document.text)
     if cleaning.unicode_normalization != "none":
         text = unicodedata.normalize(cleaning.unicode_normalization, text)  # type: ignore[arg-type]
+    # Before the boilerplate goes: the line by which a stub calls itself one is among it.
+    is_stub = cleaning.drop_stubs and bool(STUB_MARKS.search(text[:2000])) and len(text.split()) < STUB_WORDS
     if cleaning.drop_boilerplate:
         text = without_boilerplate(text)
     if len(text.strip()) < cleaning.min_characters:
         return "", TOO_SHORT
     if cleaning.min_words and len(text.split()) < cleaning.min_words:
         return "", TOO_SHORT
-    if cleaning.drop_stubs and STUB_MARKS.search(text[:2000]) and len(text.split()) < STUB_WORDS:
+    if is_stub:
         return "", STUB
     return text, KEPT
 
