@@ -202,6 +202,9 @@ def _require_what_was_promised(sources: Sequence[Source], num_read: Counter[int]
                 expected=f"at least {source.min_documents}",
                 fix=f"check sources.{source.name}.path, .kind={source.kind} and .min_documents",
             )
+    if not num_read.total():
+        names = ", ".join(source.name for source in sources)
+        raise UserError(found=f"no document in any source ({names})", expected="text", fix="check sources")
 
 
 def _drop(reasons: np.ndarray, is_dropped: np.ndarray, reason: str) -> None:

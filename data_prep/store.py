@@ -104,9 +104,20 @@ def mark_done(folder: Path, done: Done) -> None:
 
 
 def read_done(folder: Path) -> Done | None:
-    """None where the partition is not finished."""
+    """None where the partition is not finished, or is so no more.
+
+    A mark outlives its blocks where a process was killed while it cleared them away, and comes before them where a
+    share is being copied from another machine.
+    """
     mark = folder / DONE_FILE
-    return Done(**json.loads(mark.read_text())) if mark.is_file() else None
+    if not mark.is_file():
+        return None
+    done = Done(**json.loads(mark.read_text()))
+    are_there = all(
+        block.path(INDEX).is_file() and (block.path(TOKENS).is_file() or block.path(TEXT).is_file())
+        for block in blocks_of(folder, done)
+    )
+    return done if are_there else None
 
 
 def blocks_of(folder: Path, done: Done) -> list[BlockFiles]:

@@ -23,6 +23,7 @@ LIST_MARK = "\x00"  # begins a line of a list until the lines are looked at; rem
 BEHAVIOR_SWITCH = re.compile(r"__[A-Z]+__")
 LEFT_OVER_MARKUP = re.compile(r"'{2,}|\[\[|\]\]|\{\{+|\}\}+|</?[a-zA-Z][^<>\n]*>")
 UNPARSED_TABLE_LINE = re.compile(r"\s*(\{\||\|\}|\||!)")
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # &#xD800; is no character, and UTF-8 cannot write it
 EMPTY_BRACKETS = re.compile(r"\(\s*[,;:]*\s*\)|\[\s*\]")
 SPACES = re.compile(r"[ \t\u00a0]+")
 SPACE_BEFORE_MARK = re.compile(r" +([,.;:)](?:\s|$))")
@@ -49,7 +50,7 @@ def _render_node(node: Node) -> str:
     if isinstance(node, ExternalLink):
         return _render(node.title)
     if isinstance(node, HTMLEntity):
-        return str(node.normalize())
+        return HALF_A_PAIR.sub("\ufffd", str(node.normalize()))
     if isinstance(node, Tag):
         name = str(node.tag).strip().lower()
         if name in DROPPED_TAGS:

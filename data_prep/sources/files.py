@@ -10,7 +10,9 @@ import gzip
 import io
 import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -18,7 +20,60 @@ from bert_lamb.errors import UserError
 from data_prep.sources.source import Source, Stretch
 
 CUT_WINDOW_BYTES = 1 << 16  # read at a time while looking for the next place to cut
+PACKED_BYTES = 1 << 16  # read at a time from an archive
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class _Unpacked(io.RawIOBase):
+    """All streams of a .bz2 or .xz one after the other; OSError or EOFError where one is damaged.
+
+    bz2.open and lzma.open take whatever follows a stream for the end of the file if it does not begin like another, so
+    a damaged stream would be lost, and all behind it, without a word.
+    """
+
+    def __init__(self, packed: IO[bytes], new_decompressor: Callable[[], Any]) -> None:
+        self.packed, self.new_decompressor = packed, new_decompressor
+        self.decompressor = new_decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            data = b""
+            if self.decompressor.eof:
+                # Zeros may fill up the space between and behind the streams of .xz.
+                data = self.decompressor.unused_data.lstrip(b"\0")
+                while not data:
+                    data = self.packed.read(PACKED_BYTES)
+                    if not data:
+                        return 0
+                    data = data.lstrip(b"\0")
+                self.decompressor = self.new_decompressor()
+            elif self.decompressor.needs_input:
+                data = self.packed.read(PACKED_BYTES)
+                if not data:
+                    raise EOFError("it ends in the middle of a stream")
+            unpacked = self.decompressor.decompress(data, len(buffer))
+            if unpacked:
+                buffer[: len(unpacked)] = unpacked
+                return len(unpacked)
+
+    def close(self) -> None:
+        self.packed.close()
+        super().close()
+
+
+def unpack_bz2(packed: IO[bytes]) -> IO[bytes]:
+    return io.BufferedReader(_Unpacked(packed, bz2.BZ2Decompressor), 1 << 18)
+
+
+def _open_bz2(path: Path, mode: str) -> IO[bytes]:
+    return unpack_bz2(path.open("rb"))
+
+
+def _open_xz(path: Path, mode: str) -> IO[bytes]:
+    return io.BufferedReader(_Unpacked(path.open("rb"), lzma.LZMADecompressor), 1 << 18)
 
 
 def _open_zstd(path: Path, mode: str) -> IO[bytes]:
@@ -29,11 +84,11 @@ def _open_zstd(path: Path, mode: str) -> IO[bytes]:
 
 OPENERS: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
+    ".bz2": _open_bz2,
+    ".xz": _open_xz,
     ".zst": _open_zstd,
 }
-DAMAGED_ARCHIVE_ERRORS = (OSError, EOFError, lzma.LZMAError)
+DAMAGED_ARCHIVE_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
 
 def find_files(source: Source, *, suffixes: tuple[str, ...] | None) -> list[tuple[str, Path]]:
@@ -68,7 +123,19 @@ def find_files(source: Source, *, suffixes: tuple[str, ...] | None) -> list[tupl
             expected=f"a file, folder or glob pattern of {source.kind} files",
             fix=f"set sources.{source.name}.path",
         )
+    for _, file in found:
+        _require_text(file)
     return sorted(found)
+
+
+def _require_text(path: Path) -> None:
+    """A name that is no UTF-8 can make no key."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            found=f"a file name that is not UTF-8: {bytes(path)!r}", expected="UTF-8", fix="rename the file"
+        ) from error
 
 
 def is_packed(path: Path) -> bool:
@@ -82,7 +149,8 @@ def open_binary(path: Path) -> IO[bytes]:
 
 
 def whole_file(key: str, path: Path) -> Stretch:
-    num_bytes = path.stat().st_size
+    with file_errors(path):
+        num_bytes = path.stat().st_size
     return Stretch(key, str(path), 0, num_bytes, num_bytes, is_whole=True)
 
 
@@ -93,15 +161,28 @@ def cut_file(
 
     find_cut(stream, earliest, size): the first place from `earliest` on where a document begins, or `size`.
     """
-    size = path.stat().st_size
     start = 0
-    with path.open("rb") as stream:
+    with file_errors(path), path.open("rb") as stream:
+        size = path.stat().st_size
         while start < size or start == 0:
             stop = find_cut(stream, start + stretch_bytes, size) if start + stretch_bytes < size else size
             yield Stretch(key, str(path), start, stop, stop - start, is_whole=start == 0 and stop == size)
             if stop == size:
                 return
             start = stop
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """UserError where a file is gone or may not be read."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            found=f"{path} that cannot be read ({error.strerror})",
+            expected="a file that stays there and may be read",
+            fix="check the path, its permissions and its disk",
+        ) from error
 
 
 def cut_behind(pattern: re.Pattern[bytes], *, longest_match: int) -> Callable[[IO[bytes], int, int], int]:

@@ -31,7 +31,7 @@ class JsonLines:
             place = f"the line at byte {offset} of {stretch.path}"
             try:
                 record = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # ValueError: also integers of thousands of digits
                 raise UserError(
                     found=f"{error} in {place}", expected="one JSON object a line", fix="mend the file"
                 ) from error
@@ -102,6 +102,7 @@ class Arrow:
                 number = sum(file.get_batch(index).num_rows for index in range(stretch.start))
                 batches = (file.get_batch(index) for index in range(stretch.start, stretch.stop))
             for batch in batches:
+                batch.validate(full=True)  # mapped as it is: offsets that lead outside would end the process
                 for text in batch.column(source.text_column):
                     place = f"{path}, row {number}"
                     yield Document(f"{stretch.key}#{number}", text_of(text.as_py(), source, place))

@@ -19,6 +19,7 @@ from data_prep.sources.files import (
     is_packed,
     open_binary,
     read_lines,
+    unpack_bz2,
     whole_file,
 )
 from data_prep.sources.source import WIKITEXT, Document, Source, Stretch
@@ -89,8 +90,8 @@ class MediaWiki:
                 yield from cut_file(key, path, stretch_bytes=stretch_bytes, find_cut=behind_page)
 
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
-        is_last = stretch.stop == Path(stretch.path).stat().st_size
         try:
+            is_last = stretch.stop == Path(stretch.path).stat().st_size
             with _open_stretch(stretch) as stream:
                 yield from _articles(stream, is_first=stretch.start == 0, is_last=is_last)
         except (ElementTree.ParseError, *DAMAGED_ARCHIVE_ERRORS) as error:
@@ -152,7 +153,7 @@ def _open_stretch(stretch: Stretch) -> IO[bytes]:
     with path.open("rb") as stream:
         stream.seek(stretch.start)
         data = io.BytesIO(stream.read(stretch.stop - stretch.start))
-    return bz2.open(data, "rb") if path.suffix == ".bz2" else data  # type: ignore[return-value]
+    return unpack_bz2(data) if path.suffix == ".bz2" else data
 
 
 def _local_name(tag: str) -> str:
