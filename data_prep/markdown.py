@@ -1,7 +1,7 @@
 """Markdown -> plain text, one paragraph a line (station 1): running text only, as for Wikipedia.
 
-markdown-it-py parses (CommonMark, and GitHub's tables). Headings, rules, tables, code and HTML are left out; of links and images the words
-stay, emphasis loses its marks.
+markdown-it-py parses (CommonMark, and GitHub's tables). Headings, rules, tables, code and HTML are left out; of links
+and images the words stay, emphasis loses its marks.
 """
 
 from markdown_it import MarkdownIt

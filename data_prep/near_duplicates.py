@@ -15,6 +15,7 @@ NUM_PERMUTATIONS = 128
 SEED = 1
 SCHEME = "affine32"  # of hashing; one that is written down, since signatures of two schemes cannot be compared
 WORDS_OF_SHINGLE = 5
+WEIGHTS = (0.1, 0.9)  # of false candidates and of missed ones: every candidate is compared, a missed one is lost
 
 
 def require_datasketch() -> None:
@@ -50,7 +51,7 @@ def near_duplicates(signatures: Sequence[bytes], *, threshold: float) -> np.ndar
     """
     from datasketch import MinHash, MinHashLSH
 
-    index = MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS)
+    index = MinHashLSH(threshold=threshold, num_perm=NUM_PERMUTATIONS, weights=WEIGHTS)
     is_near = np.zeros(len(signatures), np.bool_)
     kept: dict[int, MinHash] = {}
     for number, packed in enumerate(signatures):
