@@ -115,6 +115,12 @@ def rewrite(directory, file, change):
     edit_manifest(directory, set_size)
 
 
+def with_a_null(table):
+    """Its first document number is a null, in a column whose schema says that there is none."""
+    documents = pa.array([None, *table["document"].to_pylist()[1:]], pa.uint64())
+    return pa.Table.from_arrays([*table.columns[:3], documents], schema=table.schema)
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -124,6 +130,7 @@ def rewrite(directory, file, change):
         (lambda folder: flip_byte(folder / THIRD, -1), f"{THIRD} that Arrow cannot read"),
         (lambda folder: rewrite(folder, THIRD, lambda t: t.slice(1).combine_chunks()), f"22 instances in .*{THIRD}"),
         (lambda folder: rewrite(folder, THIRD, lambda t: t.drop_columns(["document"])), f"columns .*{THIRD}"),
+        (lambda folder: rewrite(folder, THIRD, with_a_null), f"nulls in shard .*{THIRD}"),
         (
             lambda folder: rewrite(folder, THIRD, lambda t: pa.concat_tables([t.slice(0, 5), t.slice(5)])),
             f"2 record batches in shard .*{THIRD}",
