@@ -14,9 +14,11 @@ The library spends most of its time on words it has seen before. Two exact cache
 """
 
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -58,24 +60,21 @@ class SentenceTokenizer:
         vocabulary = {entry: number for number, entry in enumerate(entries)}
         self.vocabulary_size = len(entries)
         self.dtype = token_dtype(self.vocabulary_size)
-        self.is_lowercase = is_lowercase
         self.tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS))
         self.tokenizer.normalizer = bert_normalizer(is_lowercase=is_lowercase)
         self.tokenizer.pre_tokenizer = BertPreTokenizer()
         # Text never gives [SEP], since the pre-tokeniser cuts around brackets: it can mark where sentences end.
         self._end_id = vocabulary[SEP]
-        self._ids_of_chunk: dict[str, bytes] = {SENTENCE_END: self._packed([self._end_id])}
-        self._ids_of_word = _WordCache(self)
+        self._ids_of_word = _WordCache(self.tokenizer, vocabulary, self.dtype)
+        self._ids_of_chunk = _ChunkCache(self.tokenizer, self._ids_of_word, self.dtype, is_lowercase=is_lowercase)
+        self._ids_of_chunk[SENTENCE_END] = packed([self._end_id], self.dtype)
 
     def encode(self, sentences: Sequence[str]) -> TokenizedSentences:
         """The ids of sentences as split_sentences gives them; ValueError if one holds a line feed."""
         text = f" {SENTENCE_END} ".join([*sentences, ""])
         chunks = text.split(" ")
         chunks.pop()  # what stands behind the last end
-        found = list(map(self._ids_of_chunk.get, chunks))
-        if None in found:
-            self._fill(chunks, found)
-        ids = np.frombuffer(b"".join(found), self.dtype)  # type: ignore[arg-type]
+        ids = np.frombuffer(b"".join(map(self._ids_of_chunk.__getitem__, chunks)), self.dtype)
         is_end = ids == self._end_id
         ends = np.flatnonzero(is_end)
         if len(ends) != len(sentences) or text.count(SENTENCE_END) != len(sentences):
@@ -89,37 +88,43 @@ class SentenceTokenizer:
             raise KeyError(entry)
         return number
 
-    def _fill(self, chunks: list[str], found: list[bytes | None]) -> None:
-        """Put the ids of chunks that the cache did not hold into `found`."""
-        remembered, fresh = self._ids_of_chunk, dict[str, bytes]()
-        for place, chunk in enumerate(chunks):
-            if found[place] is None:
-                ids = fresh.get(chunk)
-                if ids is None:
-                    ids = fresh[chunk] = self._ids_of_new_chunk(chunk)
-                found[place] = ids
-        if len(remembered) + len(fresh) <= MAX_CACHED_CHUNKS:
-            remembered.update((chunk, ids) for chunk, ids in fresh.items() if len(chunk) <= MAX_CACHED_CHARACTERS)
-
-    def _ids_of_new_chunk(self, chunk: str) -> bytes:
-        if chunk.isascii() and chunk.isprintable():
-            words = ASCII_WORDS.findall(chunk.lower() if self.is_lowercase else chunk)
-            return b"".join(map(self._ids_of_word.__getitem__, words))
-        return self._packed(self.tokenizer.encode(chunk, add_special_tokens=False).ids)
-
-    def _packed(self, ids: list[int]) -> bytes:
-        return np.array(ids, self.dtype).tobytes()
-
 
 class _WordCache(dict[str, bytes]):
-    """Ids of words as the WordPiece model gives them; bounded."""
+    """Ids of words as the WordPiece model gives them; bounded. A word of the vocabulary is its own longest prefix."""
 
-    def __init__(self, owner: SentenceTokenizer) -> None:
-        super().__init__()
-        self._model, self._packed = owner.tokenizer.model, owner._packed
+    def __init__(self, tokenizer: Tokenizer, vocabulary: dict[str, int], dtype: np.dtype[Any]) -> None:
+        super().__init__(
+            (word, packed([number], dtype)) for word, number in vocabulary.items() if len(word) <= MAX_WORD_CHARACTERS
+        )
+        self.model, self.dtype, self.max_size = tokenizer.model, dtype, len(self) + MAX_CACHED_WORDS
 
     def __missing__(self, word: str) -> bytes:
-        ids = self._packed([token.id for token in self._model.tokenize(word)])
-        if len(self) < MAX_CACHED_WORDS and len(word) <= MAX_CACHED_CHARACTERS:
+        ids = packed([token.id for token in self.model.tokenize(word)], self.dtype)
+        if len(self) < self.max_size and len(word) <= MAX_CACHED_CHARACTERS:
             self[word] = ids
         return ids
+
+
+class _ChunkCache(dict[str, bytes]):
+    """Ids of chunks; bounded."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, ids_of_word: _WordCache, dtype: np.dtype[Any], *, is_lowercase: bool
+    ) -> None:
+        super().__init__()
+        self.tokenizer, self.ids_of_word, self.dtype, self.is_lowercase = tokenizer, ids_of_word, dtype, is_lowercase
+
+    def __missing__(self, chunk: str) -> bytes:
+        if chunk.isascii() and chunk.isprintable():
+            words = ASCII_WORDS.findall(chunk.lower() if self.is_lowercase else chunk)
+            ids = b"".join(map(self.ids_of_word.__getitem__, words))
+        else:
+            ids = packed(self.tokenizer.encode(chunk, add_special_tokens=False).ids, self.dtype)
+        if len(self) < MAX_CACHED_CHUNKS and len(chunk) <= MAX_CACHED_CHARACTERS:
+            self[chunk] = ids
+        return ids
+
+
+def packed(ids: list[int], dtype: np.dtype[Any]) -> bytes:
+    """Ids as they lie in an array of the dtype; np.array(ids, dtype) takes four times as long for a few of them."""
+    return array(dtype.char, ids).tobytes()

@@ -18,9 +18,6 @@ import importlib.util
 import json
 import math
 import os
-import platform
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +35,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
+
+from surroundings import surroundings  # noqa: E402
 
 from bert_lamb.optim import Lamb, Lars, LayerwiseOptimizer, Segments, parameter_groups  # noqa: E402
 
@@ -739,46 +738,6 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(texts)
 
 
-def surroundings(settings: argparse.Namespace) -> dict[str, Any]:
-    """What a number cannot be read without: command line, commit, versions, hardware."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
-    for package in ("triton", "timm", "deepspeed", "transformers"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    hardware: dict[str, Any] = {"cpu": _cpu_name(), "num_cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    hardware["gpu"] = torch.cuda.get_device_name() if settings.device == "cuda" else None
-    return {
-        "command": shlex.join(["python", os.path.relpath(sys.argv[0], CHECKOUT), *sys.argv[1:]]),
-        "commit": _commit(),
-        "versions": versions,
-        "hardware": hardware,
-        "settings": {**vars(settings), "out": str(settings.out)},
-    }
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit, with "+" where files of the package or of this folder differ from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
-
-    try:
-        changed = git("status", "--porcelain", "--", "bert_lamb", "scripts/bench/*.py")
-        return git("rev-parse", "HEAD").strip() + ("+" if changed.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a name of conf/model, or a .json file with a list of shapes")
@@ -820,7 +779,7 @@ def main() -> None:
     torch.set_num_threads(settings.threads)
     groups = groups_of(settings.model)
     num_parameters = sum(group.numel for group in groups)
-    about = surroundings(settings)
+    about = surroundings(settings, packages=("triton", "timm", "deepspeed", "transformers"))
     forms = {
         form: Tensors(
             groups,

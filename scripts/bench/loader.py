@@ -26,7 +26,7 @@ import torch
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
 
-from lamb_step import surroundings  # noqa: E402
+from surroundings import surroundings  # noqa: E402
 
 from bert_lamb.data.batches import MicroBatch, TrainingBatches, micro_batch  # noqa: E402
 from bert_lamb.data.masking import MaskingRule, continuations  # noqa: E402
@@ -266,7 +266,11 @@ def main() -> None:
             instances = open_instances(Path(folder), max_seq_length=length, split="train")
             parts[length] = parts_of_a_batch(instances, settings)
             rows += measure(instances, settings)
-    result = {**surroundings(settings), "load_average": os.getloadavg(), "rows": [record(row) for row in rows]}
+    result = {
+        **surroundings(settings, packages=("numpy", "pyarrow")),
+        "load_average": os.getloadavg(),
+        "rows": [record(row) for row in rows],
+    }
     result["microseconds_per_instance"] = parts
     if settings.out:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
