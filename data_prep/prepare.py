@@ -8,6 +8,7 @@ Everything is made in OUTPUT.partial beside its place and renamed at the end, so
 """
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import time
@@ -156,12 +157,13 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
 
 def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, if_exists: str) -> None:
     """Train a vocabulary on the documents that `prepare` would use, and write it to a file of its own."""
+    work_dir = output_file.with_name(f"{output_file.name}.work")
     if output_file.exists() and if_exists != "restart":
         if if_exists == "resume":
+            is_complete(work_dir, complete_mark=VOCABULARY_FILE, if_exists="restart")  # what a killed run left of it
             print(f"{output_file}: there already; nothing to do")
             return
         raise UserError(found=f"a file {output_file}", expected="none", fix="choose another, or add if_exists=restart")
-    work_dir = output_file.with_name(f"{output_file.name}.work")
     if is_complete(work_dir, complete_mark=VOCABULARY_FILE, if_exists=if_exists):
         raise UserError(found=f"{work_dir}", expected="nothing there", fix="delete it")
     partitions, workspace = open_workspace(settings, spread, work_dir)
@@ -187,8 +189,8 @@ def open_workspace(settings: Settings, spread: Spread, output_dir: Path) -> tupl
     workspace = Workspace(begin(output_dir, purpose))
     workspace.documents_dir.mkdir(exist_ok=True)
     workspace.instances_dir.mkdir(exist_ok=True)
-    if entries is not None:
-        vocabulary.write_entries(workspace.vocabulary_path, entries)
+    if entries is not None and not workspace.vocabulary_path.is_file():  # workers of other shares may be reading it
+        write_vocabulary(workspace, entries)
     return partitions, workspace
 
 
@@ -380,7 +382,12 @@ def _train(partitions: list[Partition], workspace: Workspace, settings: Settings
             normalizer=bert_normalizer(is_lowercase=settings.is_lowercase),
         )
         progress.update(len(entries))
-    temporary = workspace.vocabulary_path.with_suffix(".partial")
+    write_vocabulary(workspace, entries)
+
+
+def write_vocabulary(workspace: Workspace, entries: list[str]) -> None:
+    """Under another name, in a folder that is deleted in the end, and renamed: who finds the file finds all of it."""
+    temporary = workspace.documents_dir / f"{VOCABULARY_FILE}.{platform.node()}.{os.getpid()}.partial"
     vocabulary.write_entries(temporary, entries)
     temporary.replace(workspace.vocabulary_path)
 

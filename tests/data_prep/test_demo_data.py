@@ -22,7 +22,7 @@ from data_prep.factbook_questions import (
     make_questions,
     without_html,
 )
-from data_prep.sources import Source, read_documents
+from data_prep.sources import KINDS, Source, read_documents
 
 BIBLE = '''raise SystemExit("executed")
 bible = Bible(Version.X, """In the beginning. God`s Spirit. Second chapter.  """,
@@ -172,18 +172,22 @@ def wheels(tmp_path, monkeypatch):
 
 
 def source(kind, path):
-    return Source("s", kind, str(path), "blank_line", "text", "", "", "train", None, "")
+    return Source("s", kind, str(path))
+
+
+def documents_of(found):
+    return list(read_documents(found, tuple(KINDS[found.kind].stretches(found, stretch_bytes=10**9))))
 
 
 def test_the_folder_holds_readable_sources_and_questions(wheels, tmp_path, capsys):
     output_dir = tmp_path / "data"
     make_demo_data(output_dir, if_exists="refuse")
-    (article,) = read_documents(source("mediawiki", output_dir / "mediawiki"))
+    (article,) = documents_of(source("mediawiki", output_dir / "mediawiki"))
     assert article.text == "Article."
-    factbook = list(read_documents(source("jsonl", output_dir / "factbook.jsonl")))
+    factbook = documents_of(source("jsonl", output_dir / "factbook.jsonl"))
     assert len(factbook) == 60
     assert factbook[0].text.startswith("Background: Land000 & its history.\nMore.\nArea total: 3,000 sq km")
-    chapters = [document.text for document in read_documents(source("text", output_dir / "bible.txt"))]
+    chapters = [document.text for document in documents_of(source("text", output_dir / "bible.txt"))]
     assert chapters == ["In the beginning.\nGod's Spirit.", "Second chapter."]
     assert json.loads((output_dir / "questions" / "dev.json").read_text())["version"].startswith("World Factbook")
     assert set(json.loads((output_dir / "licenses.json").read_text())) == {"wikipedia", "factbook", "bible"}
