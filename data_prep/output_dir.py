@@ -36,7 +36,7 @@ def is_complete(output_dir: Path, *, complete_mark: str, if_exists: str) -> bool
                 fix="add if_exists=resume or if_exists=restart, unless another process is still writing there",
             )
         if if_exists == "restart":
-            _delete(partial_dir)
+            delete(partial_dir)
     if not output_dir.exists() or (output_dir.is_dir() and not any(output_dir.iterdir())):
         return False
     if not (output_dir / complete_mark).is_file():
@@ -53,7 +53,7 @@ def is_complete(output_dir: Path, *, complete_mark: str, if_exists: str) -> bool
     # Deleted under the other name: whatever a process that is killed meanwhile leaves, it is no half output.
     (output_dir / UNFINISHED_MARK).write_text("{}\n")
     output_dir.rename(partial_dir)
-    _delete(partial_dir)
+    delete(partial_dir)
     return False
 
 
@@ -88,7 +88,7 @@ def begin_anew(output_dir: Path) -> Path:
     partial_dir = partial_dir_of(output_dir)
     if partial_dir.exists():
         print(f"{partial_dir}: an earlier run was interrupted; beginning anew")
-        _delete(partial_dir)
+        delete(partial_dir)
     return begin(output_dir, {})
 
 
@@ -102,7 +102,7 @@ def publish(output_dir: Path) -> None:
     (output_dir / UNFINISHED_MARK).unlink()
 
 
-def _delete(partial_dir: Path) -> None:
+def delete(partial_dir: Path) -> None:
     """Delete an unfinished output, its mark last: a process that is killed meanwhile leaves what is known as ours."""
     for path in partial_dir.iterdir():
         if path.is_dir() and not path.is_symlink():

@@ -42,7 +42,7 @@ from data_prep import near_duplicates, store, vocabulary
 from data_prep.card import write_card
 from data_prep.cutting import CuttingSettings, ShardPlan, lay_down_instances, make_shard, plan_shards
 from data_prep.instances import InstanceSettings
-from data_prep.output_dir import begin, is_complete, publish
+from data_prep.output_dir import begin, delete, is_complete, publish
 from data_prep.partition import WorkerSettings, tokenize_stored_text, work_on_block, work_on_partition
 from data_prep.plan import Partition, plan, share_of
 from data_prep.pool import Pool
@@ -171,7 +171,7 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
         _run_partitions(partitions, workspace, settings, pool, vocabulary_path=None)
         _train(partitions, workspace, settings, pool)
     workspace.vocabulary_path.replace(output_file)
-    shutil.rmtree(workspace.directory)
+    delete(workspace.directory)
     num_entries = len(vocabulary.read_entries(output_file))
     print(f"{output_file}: {num_entries:,} entries, sha256 {file_sha256(output_file)}")
 
