@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from bert_lamb.errors import UserError
 from bert_lamb.progress import Progress, track
+from bert_lamb.shards.inspect import LABELS
 from bert_lamb.shards.manifest import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -42,7 +43,7 @@ from data_prep import near_duplicates, store, vocabulary
 from data_prep.card import write_card
 from data_prep.cutting import CuttingSettings, ShardPlan, lay_down_instances, make_shard, plan_shards
 from data_prep.instances import InstanceSettings
-from data_prep.output_dir import begin, delete, is_complete, publish
+from data_prep.output_dir import begin, delete, is_complete, partial_dir_of, publish
 from data_prep.partition import WorkerSettings, tokenize_stored_text, work_on_block, work_on_partition
 from data_prep.plan import Partition, plan, share_of
 from data_prep.pool import Pool
@@ -147,6 +148,12 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
         require_same_config(output_dir, settings.to_config())
         print(f"{output_dir}: merged already; nothing to do")
         return
+    if not partial_dir_of(output_dir).is_dir():
+        raise UserError(
+            found=f"no {partial_dir_of(output_dir)}",
+            expected="what the shares of bert-lamb prepare left",
+            fix="run bert-lamb prepare share=INDEX/COUNT for all shares first, with the same output_dir",
+        )
     partitions, workspace = open_workspace(settings, spread, output_dir)
     with Pool(spread.num_workers) as pool:
         manifest, chosen = make_shards(partitions, workspace, settings, pool)
@@ -426,6 +433,7 @@ def versions() -> dict[str, str]:
 def summary(manifest: Manifest, output_dir: Path, *, num_bytes_read: int, seconds: float) -> str:
     """The table printed at the end."""
     documents, megabytes = manifest.documents, num_bytes_read / 1e6
+    label = LABELS[manifest.sentence_task][True][0] if manifest.sentence_task in LABELS else "labels"
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in documents.dropped.items()) or "none"
     lines = [
         f"{output_dir}",
@@ -434,7 +442,7 @@ def summary(manifest: Manifest, output_dir: Path, *, num_bytes_read: int, second
         f"  documents dropped  {dropped}",
         f"  vocabulary         {manifest.vocabulary.size:,} entries",
         f"  text               {megabytes:,.1f} MB in {seconds:,.1f} s, {megabytes / seconds:.2f} MB/s",
-        f"  {'instances':<18} {'number':>12} {'tokens':>15} {'fill ratio':>11} {'true labels':>12} {'shards':>7}",
+        f"  {'instances':<18} {'number':>12} {'tokens':>15} {'fill ratio':>11} {label:>12} {'shards':>7}",
     ]
     lines += [
         f"    {f'{found.split} {found.max_seq_length}':<16} {found.num_instances:>12,} {found.num_tokens:>15,}"

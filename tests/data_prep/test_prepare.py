@@ -228,6 +228,13 @@ def test_shares_in_any_order_merge_to_the_same_bytes(prepared, with_vocabulary, 
     assert contents(output_dir) == contents(with_vocabulary)
 
 
+def test_nothing_to_merge_is_refused_and_leaves_nothing(prepared, corpus, tmp_path):
+    settings = settings_of(corpus, vocabulary_file=prepared / "vocab.txt")
+    with pytest.raises(UserError, match=r"no .*shards\.partial; expected what the shares"):
+        merge(settings, Spread(SMALL_PARTITIONS, 1), output_dir=tmp_path / "shards")
+    assert not list(tmp_path.iterdir())
+
+
 def test_shares_need_a_vocabulary(corpus, tmp_path):
     with pytest.raises(UserError, match=r"share=0/2 without a vocabulary.*bert-lamb vocab"):
         prepare(settings_of(corpus), Spread(1500, 1, "0/2"), output_dir=tmp_path / "shards", if_exists="refuse")
