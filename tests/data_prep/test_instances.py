@@ -214,6 +214,24 @@ def test_runs_are_filled_with_whole_sentences():
             assert run.start_a in offsets or after.start_a == run.stop_a
 
 
+def test_a_separator_between_documents_takes_the_room_of_a_token():
+    """Many documents of few sentences, none longer than a run: the same ends as plain counting gives."""
+    rng = random.Random(3)
+    lengths = [[rng.randint(1, 12) for _ in range(rng.randint(1, 3))] for _ in range(200)]
+    documents, _ = store_of(lengths)
+    ends, position, used = [], 0, 0
+    for of_document in lengths:
+        for number, length in enumerate(of_document):
+            needed = length + (1 if number == 0 and used else 0)
+            if used + needed > 30:
+                ends.append(position)
+                used, needed = 0, length
+            used += needed
+            position += length
+    runs = pairs_of(documents, task="none", max_seq_length=32, short_seq_prob=0.0)
+    assert [run.stop_a for run in runs] == [*ends, position]
+
+
 def googles_truncation(length_a, length_b, max_num_tokens, rng):
     """truncate_seq_pair of google-research/bert, told by its four counts: front and back cuts of A and of B."""
     cuts = [0, 0, 0, 0]

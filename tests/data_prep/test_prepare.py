@@ -353,6 +353,24 @@ def test_a_mended_file_costs_its_own_partitions_only(prepared, corpus, tmp_path)
     assert ours == {name: found for name, found in contents(prepared).items() if name in ours}
 
 
+def test_a_file_of_another_size_is_read_anew(corpus, tmp_path):
+    """Its partition was finished before an interruption, with the text that it had then."""
+    first, second = tmp_path / "corpus" / "a.txt", tmp_path / "corpus" / "b.jsonl"
+    first.parent.mkdir()
+    first.write_bytes((corpus / "a.txt").read_bytes())
+    second.write_bytes((corpus / "b.jsonl").read_bytes() + b"\n{")
+    with pytest.raises(UserError, match="in the line at byte"):
+        run(tmp_path / "corpus", tmp_path / "shards", vocabulary_file=None)
+    assert list(partial_dir_of(tmp_path / "shards").rglob("done.json"))
+    first.write_bytes(first.read_bytes() + b"\n\nA river north of the old city. The king of the bridge.")
+    second.write_bytes((corpus / "b.jsonl").read_bytes())
+    run(tmp_path / "corpus", tmp_path / "shards", if_exists="resume")
+    run(tmp_path / "corpus", tmp_path / "anew")
+    assert read_manifest(tmp_path / "anew").sources[0].num_read == 61
+    ours, others = contents(tmp_path / "shards"), contents(tmp_path / "anew")
+    assert ours == others
+
+
 def test_nothing_to_train_on_is_refused(corpus, tmp_path):
     with pytest.raises(UserError, match=r"no train instance from 82 documents, of which 82 were dropped"):
         run(corpus, tmp_path / "shards", cleaning=Cleaning(min_characters=10**6))
@@ -418,6 +436,13 @@ def test_weights_repeat_and_thin_out(corpus, tmp_path):
     assert uses(tmp_path / "plain", "heldout") == uses(tmp_path / "double", "heldout")
     manifest = read_manifest(tmp_path / "half")
     assert manifest.documents.dropped["not_sampled"] + manifest.sources[0].num_kept == 60
+    segments = {number: Counter[tuple[int, ...]]() for number in books}
+    for path in (tmp_path / "double" / "seq32").glob("train-*.arrow"):
+        for row in pa.ipc.open_file(str(path)).read_all().to_pylist():
+            if row["document"] in books:
+                segments[row["document"]][tuple(row["input_ids"][: row["segment_a_length"]])] += 1
+    repeats = [all(count % 2 == 0 for count in found.values()) for found in segments.values()]
+    assert sum(repeats) < len(repeats) / 4
     for a, b, is_random in text_rows(tmp_path / "double", 32, "train"):
         if is_random and len(marks(a)) == len(marks(b)) == 1:
             assert marks(a) != marks(b)
