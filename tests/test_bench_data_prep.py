@@ -29,14 +29,21 @@ def folder(tmp_path):
 
 def test_one_call_fills_every_row(folder):
     arguments = ["--source", f"text={folder}/a.txt", "--vocabulary", f"{folder}/vocab.txt", "--megabytes", "0.05"]
-    command = [sys.executable, str(SCRIPT), *arguments, "--rounds", "1", "--workers", "1", "--out", f"{folder}/r.json"]
+    other = folder / "other.py"
+    other.write_text("import shutil, sys; shutil.copy(*sys.argv[1:])")
+    external = f"{sys.executable} {other} {{text}} {folder}/seen.txt"
+    command = [sys.executable, str(SCRIPT), *arguments, "--rounds", "1", "--workers", "1", "--external", external]
+    command += ["--out", f"{folder}/r.json"]
     table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result = json.loads((folder / "r.json").read_text())
     assert [row["what"].split(",")[0] for row in result["rows"]] == [
         "tokenizers",
         "bert-lamb prepare",
         "datasets.map + group_texts",
+        "external: other.py",
     ]
+    assert {len(document.splitlines()) for document in (folder / "seen.txt").read_text().split("\n\n")} == {8, 4}
+    assert "1 worker / other.py: " in table
     assert all(row["wall_s"] > 0 and row["cpu_s"] > 0 and row["megabytes"] > 0.04 for row in result["rows"])
     stations = {"read", "clean", "sentences", "tokenise", "store tokens", "choose and group", "open groups"}
     stations |= {"make instances", "assemble rows", "write and hash shards", "data card", "the rest"}

@@ -1,11 +1,9 @@
 """Megabytes of text a second from raw text to the shards of both phases, station by station, beside other ways.
 
-    python scripts/bench/data_prep.py                                          # the embedded corpus (make demo fetches
-    it) python scripts/bench/data_prep.py --source wikiextractor=wiki/ --vocabulary vocab.txt --megabytes 40 \\
-        --out scripts/bench/results/NAME.json
-    python scripts/bench/data_prep.py --source ... --memory 10 100 300         # peak memory at three sizes, and no
-    times python scripts/bench/data_prep.py --source ... --check-ids                 # every line's ids against the
-    library's
+    python scripts/bench/data_prep.py                       # the embedded corpus, which make demo fetches
+    python scripts/bench/data_prep.py --source wikiextractor=wiki/ --vocabulary vocab.txt --out NAME.json
+    python scripts/bench/data_prep.py --source ... --memory 10 100 300     # peak memory at three sizes, and no times
+    python scripts/bench/data_prep.py --source ... --check-ids             # ids of every sentence against the library's
 
 The documents of the sources are written to one JSON lines file first, so what is timed is plain text in, shards out.
 Each run of ours is the command a user types, in a process of its own. README.md explains the columns.
@@ -43,9 +41,6 @@ DEMO = CHECKOUT / "runs" / "demo"
 LENGTHS = (128, 512)
 WHAT_WIDTH = 46
 PEER_MEGABYTES = 4  # of text for the slow ones; their speed does not depend on how much
-NVIDIA_MB_PER_S = (
-    0.117  # create_pretraining_data.py, one length and copy, one core of an AMD EPYC (Zen 4); not run here
-)
 
 
 @dataclass
@@ -207,6 +202,16 @@ def time_map_and_group(corpus: Path, vocabulary: Path, work: Path, megabytes: fl
     return Row("datasets.map + group_texts, both lengths", megabytes, wall, cpu, 1, 0, peak)
 
 
+def time_external(command: str, corpus: Path, work: Path, megabytes: float) -> Row:
+    """Another script, on text as the scripts of Google and NVIDIA take it: a sentence a line, documents parted by an
+    empty line. Splitting into sentences is not timed."""
+    documents = (json.loads(row)["text"] for row in corpus.open(encoding="utf-8"))
+    text = "\n\n".join("\n".join(split_sentences(document)) for document in documents)
+    (work / "sentences.txt").write_text(text, encoding="utf-8")
+    wall, cpu, peak = run(shlex.split(command.format(text=work / "sentences.txt", output=work / "external")))
+    return Row(f"external: {Path(shlex.split(command)[1]).name}", megabytes, wall, cpu, 1, 0, peak)
+
+
 def check_ids(sources: list[Source], tokenizer: SentenceTokenizer) -> tuple[int, int]:
     """(sentences, those whose ids differ from one call of the library); all of the sources."""
     num_sentences = num_differing = 0
@@ -250,7 +255,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--megabytes", type=float, default=20.0, help="of text")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--external", help="a command to time too; {text} is a file of one document a line")
+    parser.add_argument("--external", help="a command to time too; {text} is a file of one sentence a line")
     parser.add_argument(
         "--memory", type=float, nargs="+", metavar="MB", help="peak memory at these sizes, and no times"
     )
@@ -302,9 +307,7 @@ def measure(
     num_bytes = bytes_a_token(work / "shards")
     rows.append(time_map_and_group(small, settings.vocabulary, work, small_megabytes))
     if settings.external:
-        (work / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
-        wall, cpu, peak = run(shlex.split(settings.external.format(text=work / "lines.txt")))
-        rows.append(Row(settings.external, small_megabytes, wall, cpu, 1, 0, peak))
+        rows.append(time_external(settings.external, small, work, small_megabytes))
     if settings.dump:
         rows.append(time_extraction(settings.dump))
     stations = time_stations(corpus, settings.vocabulary, work)
@@ -331,6 +334,9 @@ def measure(
         )
         print(f"{row.what[:WHAT_WIDTH]:<{WHAT_WIDTH}}" + "".join(f"{figure:>11}" for figure in figures))
     ours = {row.num_workers: row for row in rows if row.what.startswith("bert-lamb")}
+    for row in rows:
+        if 1 in ours and row.what.startswith("external"):
+            print(f"1 worker / {row.what.split(': ')[1]}: {ours[1].mb_per_cpu_s / row.mb_per_cpu_s:.1f} in MB/cpu s")
     if {1, 2} <= ours.keys():
         print(f"2 workers / 1 worker: {ours[1].wall_s / ours[2].wall_s:.2f} in wall time")
     return {"rows": [asdict(row) for row in rows], "stations": stations, "bytes_a_token": num_bytes}
