@@ -291,6 +291,19 @@ def test_the_index_seldom_misses_what_the_signatures_tell():
     assert num_found >= 57
 
 
+def test_what_the_index_proposes_is_compared_with_the_threshold():
+    """Pairs whose estimate is well below it; the index, which leans to proposing, proposes most of them."""
+    rng = random.Random(8)
+    num_pairs = 0
+    while num_pairs < 30:
+        text = " ".join(f"w{rng.randrange(10**6)}" for _ in range(200))
+        packed = [near_duplicates.signature(found) for found in (text, variant(text, rng.randint(4, 8), rng))]
+        values = [np.frombuffer(found, "<u4") for found in packed]
+        if 0.65 <= (values[0] == values[1]).mean() <= 0.75:
+            num_pairs += 1
+            assert not near_duplicates.near_duplicates(packed, threshold=0.8)[1]
+
+
 def test_estimates_are_near_the_exact_similarity():
     rng = random.Random(4)
     for num_changes in (0, 5, 20, 60):
