@@ -27,12 +27,11 @@ from bert_lamb.config import (
 )
 
 if TYPE_CHECKING:
-    from data_prep.prepare import Spread
-    from data_prep.settings import Settings
+    from data_prep.settings import Settings, Spread
 
 
 def run_demo_data(config: DemoDataConfig) -> int:
-    from data_prep.demo_data import make_demo_data
+    from data_prep.demo.corpus import make_demo_data
 
     make_demo_data(Path(config.output_dir), if_exists=config.if_exists.value)
     return 0
@@ -64,8 +63,7 @@ def run_vocab(config: VocabConfig) -> int:
 
 def _corpus(config: CorpusConfig, *, share: str | None = None) -> "tuple[Settings, Spread]":
     """The plain values that data_prep takes."""
-    from data_prep.prepare import Spread
-    from data_prep.settings import Cleaning, Settings
+    from data_prep.settings import Cleaning, Settings, Spread
     from data_prep.sources import Source
 
     settings = Settings(

@@ -20,6 +20,7 @@ class Progress:
     """Count units of work towards a total and show how far, how fast and how long still.
 
     total: number of units, or None when it is not known beforehand. unit: what is counted, in the plural ("steps").
+    scale: so many of what is counted are one of what is shown: 10**6 where bytes are counted and `unit` is "MB".
     is_shown: False for the ranks that should stay silent.
     """
 
@@ -30,6 +31,7 @@ class Progress:
         total: int | None,
         unit: str,
         initial: int = 0,
+        scale: int = 1,
         is_shown: bool = True,
         stream: TextIO | None = None,
         line_interval_seconds: float = LINE_INTERVAL_SECONDS,
@@ -37,14 +39,20 @@ class Progress:
         self.stream = stream or sys.stderr
         self.description, self.total, self.unit = description, total, unit
         self.done, self.initial = initial, initial
-        self.note = ""
+        self.note, self.scale = "", scale
         self.line_interval_seconds = line_interval_seconds
         self.started_at = self.last_line_at = time.monotonic()
         self.is_shown = is_shown
         self.bar = None
         if is_shown and self.stream.isatty():
             self.bar = tqdm(
-                total=total, initial=initial, desc=description, unit=f" {unit}", file=self.stream, dynamic_ncols=True
+                total=total,
+                initial=initial,
+                desc=description,
+                unit=f" {unit}",
+                unit_scale=1 / scale if scale > 1 else False,
+                file=self.stream,
+                dynamic_ncols=True,
             )
 
     def update(self, count: int = 1, note: str = "") -> None:
@@ -72,14 +80,18 @@ class Progress:
         self.last_line_at = time.monotonic()
         elapsed = max(self.last_line_at - self.started_at, 1e-9)
         rate = (self.done - self.initial) / elapsed
-        of_total = f"/{self.total:,}" if self.total is not None else ""
+        of_total = f"/{self._shown(self.total)}" if self.total is not None else ""
         left = f", {(self.total - self.done) / rate:.0f} s left" if self.total is not None and rate > 0 else ""
         note = f" | {self.note}" if self.note else ""
+        speed = f"{rate / self.scale:,.1f}/s"
         print(
-            f"{self.description}: {self.done:,}{of_total} {self.unit}, {rate:,.1f}/s, {elapsed:.0f} s{left}{note}",
+            f"{self.description}: {self._shown(self.done)}{of_total} {self.unit}, {speed}, {elapsed:.0f} s{left}{note}",
             file=self.stream,
             flush=True,
         )
+
+    def _shown(self, count: int) -> str:
+        return f"{count:,}" if self.scale == 1 else f"{count / self.scale:,.1f}"
 
 
 def track(items: Iterable[Item], description: str, *, total: int | None, unit: str) -> Iterator[Item]:

@@ -1,3 +1,1 @@
-"""From raw text to shards; of our own code it imports only bert_lamb.shards, bert_lamb.errors
-and bert_lamb.progress.
-"""
+"""From raw text to shards. Of our own code it imports bert_lamb.shards, bert_lamb.errors, bert_lamb.progress."""

@@ -431,7 +431,8 @@ def megabytes(num_bytes: int) -> str:
 
 
 def as_yaml(plain: Any) -> str:
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 @contextmanager

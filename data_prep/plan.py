@@ -1,7 +1,7 @@
 """The list of independent partitions of the input, known from the files' names and sizes alone (before station 1).
 
 A partition is some stretches of one source, about `partition_bytes` on disk. Any process on any machine can work on it
-without the others; merge.py puts their documents together in the order of this list. How the input is cut changes no
+without the others; their documents are put together in the order of this list. How the input is cut changes no
 byte of the output.
 """
 

@@ -7,90 +7,35 @@ Everything is made in OUTPUT.partial beside its place and renamed at the end, so
 (block of documents, group, shard) is a file that appears whole, so a run that was killed goes on with the next one.
 """
 
-import importlib.metadata
-import os
-import platform
 import shutil
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from bert_lamb.errors import UserError
-from bert_lamb.progress import Progress, track
 from bert_lamb.shards.inspect import LABELS
 from bert_lamb.shards.manifest import (
     FORMAT_NAME,
     FORMAT_VERSION,
     MANIFEST_FILE,
-    SPLITS,
     DocumentCounts,
     InstanceSet,
     Manifest,
     Preparation,
     SourceRecord,
     Vocabulary,
-    read_manifest,
 )
 from bert_lamb.shards.reader import file_sha256
-from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of, write_manifest
-from data_prep import near_duplicates, store, vocabulary
+from bert_lamb.shards.writer import write_manifest
 from data_prep.card import write_card
-from data_prep.cutting import CuttingSettings, ShardPlan, lay_down_instances, make_shard, plan_shards
-from data_prep.instances import InstanceSettings
+from data_prep.documents import near_duplicates, vocabulary
+from data_prep.documents.make import make_documents, make_vocabulary
+from data_prep.documents.selection import Chosen, choose
+from data_prep.instances.make import make_instance_sets
 from data_prep.output_dir import begin, delete, is_complete, partial_dir_of, publish
-from data_prep.partition import WorkerSettings, tokenize_stored_text, work_on_block, work_on_partition
 from data_prep.plan import Partition, plan, share_of
 from data_prep.pool import Pool
-from data_prep.selection import Chosen, choose, make_groups
-from data_prep.settings import Settings
-from data_prep.store import TEXT, BlockFiles, Done
-from data_prep.tokenization import bert_normalizer
-
-VOCABULARY_FILE = "vocab.txt"
-LIBRARIES = (
-    "bert-lamb",
-    "numpy",
-    "pyarrow",
-    "tokenizers",
-    "sentencex",
-    "mwparserfromhell",
-    "markdown-it-py",
-    "matplotlib",
-)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How the work is cut and spread; it changes no byte of the output."""
-
-    partition_bytes: int
-    num_workers: int | None  # processes; None: one for each core
-    share: str | None = None  # "INDEX/COUNT" of the partitions, to be merged later; None: all of them, and merge
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Where things lie while OUTPUT.partial grows."""
-
-    directory: Path
-
-    @property
-    def documents_dir(self) -> Path:
-        return self.directory / "documents"
-
-    @property
-    def instances_dir(self) -> Path:
-        return self.directory / "instances"
-
-    @property
-    def vocabulary_path(self) -> Path:
-        return self.directory / VOCABULARY_FILE
+from data_prep.settings import Settings, Spread
+from data_prep.workspace import VOCABULARY_FILE, Workspace, require_same_config, versions
 
 
 def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: str) -> None:
@@ -105,17 +50,13 @@ def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: 
     if spread.share is not None:
         prepare_share(settings, spread, output_dir=output_dir)
         return
-    if is_complete(output_dir, complete_mark=MANIFEST_FILE, if_exists=if_exists):
-        require_same_config(output_dir, settings.to_config())
-        print(f"{output_dir}: prepared already with this configuration; nothing to do")
+    if is_made(settings, output_dir, if_exists=if_exists):
         return
-    partitions, workspace = open_workspace(settings, spread, output_dir)
+    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
+    workspace = open_workspace(settings, output_dir, partition_bytes=spread.partition_bytes)
     with Pool(spread.num_workers) as pool:
         make_documents(partitions, workspace, settings, pool)
-        manifest, chosen = make_shards(partitions, workspace, settings, pool)
-    finish(manifest, workspace, output_dir)
-    seconds = time.monotonic() - started_at
-    print(summary(manifest, output_dir, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
+        finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
 
 
 def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
@@ -127,12 +68,11 @@ def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> No
             expected="one that all shares have from the beginning",
             fix="make it with bert-lamb vocab, and set vocabulary.file",
         )
-    if is_complete(output_dir, complete_mark=MANIFEST_FILE, if_exists="resume"):
-        require_same_config(output_dir, settings.to_config())
-        print(f"{output_dir}: prepared already with this configuration; nothing to do")
+    if is_made(settings, output_dir, if_exists="resume"):
         return
-    partitions, workspace = open_workspace(settings, spread, output_dir)
+    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
     of_share = share_of(partitions, spread.share)
+    workspace = open_workspace(settings, output_dir, partition_bytes=spread.partition_bytes)
     with Pool(spread.num_workers) as pool:
         make_documents(of_share, workspace, settings, pool)
     print(f"{workspace.directory}: share {spread.share}, {len(of_share)} of {len(partitions)} partitions done")
@@ -144,9 +84,7 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
     Raises UserError where a partition is missing, or was made with other settings.
     """
     started_at = time.monotonic()
-    if is_complete(output_dir, complete_mark=MANIFEST_FILE, if_exists="resume"):
-        require_same_config(output_dir, settings.to_config())
-        print(f"{output_dir}: merged already; nothing to do")
+    if is_made(settings, output_dir, if_exists="resume"):
         return
     if not partial_dir_of(output_dir).is_dir():
         raise UserError(
@@ -154,12 +92,10 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
             expected="what the shares of bert-lamb prepare left",
             fix="run bert-lamb prepare share=INDEX/COUNT for all shares first, with the same output_dir",
         )
-    partitions, workspace = open_workspace(settings, spread, output_dir)
+    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
+    workspace = open_workspace(settings, output_dir, partition_bytes=spread.partition_bytes)
     with Pool(spread.num_workers) as pool:
-        manifest, chosen = make_shards(partitions, workspace, settings, pool)
-    finish(manifest, workspace, output_dir)
-    seconds = time.monotonic() - started_at
-    print(summary(manifest, output_dir, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
+        finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
 
 
 def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, if_exists: str) -> None:
@@ -173,117 +109,68 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
         raise UserError(found=f"a file {output_file}", expected="none", fix="choose another, or add if_exists=restart")
     if is_complete(work_dir, complete_mark=VOCABULARY_FILE, if_exists=if_exists):
         raise UserError(found=f"{work_dir}", expected="nothing there", fix="delete it")
-    partitions, workspace = open_workspace(settings, spread, work_dir)
+    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
+    workspace = open_workspace(settings, work_dir, partition_bytes=spread.partition_bytes)
     with Pool(spread.num_workers) as pool:
-        _run_partitions(partitions, workspace, settings, pool, vocabulary_path=None)
-        _train(partitions, workspace, settings, pool)
+        make_vocabulary(partitions, workspace, settings, pool)
     workspace.vocabulary_path.replace(output_file)
     delete(workspace.directory)
     num_entries = len(vocabulary.read_entries(output_file))
     print(f"{output_file}: {num_entries:,} entries, sha256 {file_sha256(output_file)}")
 
 
-def open_workspace(settings: Settings, spread: Spread, output_dir: Path) -> tuple[list[Partition], Workspace]:
-    """The partitions and OUTPUT.partial, after everything that can be refused before the work begins."""
+def is_made(settings: Settings, output_dir: Path, *, if_exists: str) -> bool:
+    """Whether the shards are there and may stay; this is said. UserError where they are others than those wanted."""
+    if not is_complete(output_dir, complete_mark=MANIFEST_FILE, if_exists=if_exists):
+        return False
+    require_same_config(output_dir, settings.to_config())
+    print(f"{output_dir}: prepared already with this configuration; nothing to do")
+    return True
+
+
+def open_workspace(settings: Settings, output_dir: Path, *, partition_bytes: int) -> Workspace:
+    """OUTPUT.partial, begun or gone on with, with the vocabulary in it if one is given.
+
+    Raises UserError where it was begun for another output, and for what a preparation can be refused for beforehand.
+    """
     if settings.cleaning.duplicates == "near":
         near_duplicates.require_datasketch()
-    purpose = {**settings.to_config(), "partition_bytes": spread.partition_bytes, "versions": versions()}
+    purpose = {**settings.to_config(), "partition_bytes": partition_bytes, "versions": versions()}
     entries = None
     if settings.vocabulary_file:
         entries = vocabulary.read_entries(settings.vocabulary_file)
         purpose["sha256 of the vocabulary"] = file_sha256(settings.vocabulary_file)
-    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
     workspace = Workspace(begin(output_dir, purpose))
     workspace.documents_dir.mkdir(exist_ok=True)
     workspace.instances_dir.mkdir(exist_ok=True)
     if entries is not None and not workspace.vocabulary_path.is_file():  # workers of other shares may be reading it
-        write_vocabulary(workspace, entries)
-    return partitions, workspace
+        vocabulary.put_in_place(workspace.vocabulary_path, entries, scratch_dir=workspace.documents_dir)
+    return workspace
 
 
-def make_documents(partitions: list[Partition], workspace: Workspace, settings: Settings, pool: Pool) -> None:
-    """Tokenised documents of these partitions; where no vocabulary is given, one is trained on the text first."""
-    if settings.vocabulary_file is not None:
-        _run_partitions(partitions, workspace, settings, pool, vocabulary_path=workspace.vocabulary_path)
-        return
-    _run_partitions(partitions, workspace, settings, pool, vocabulary_path=None)
-    if not workspace.vocabulary_path.is_file():
-        _train(partitions, workspace, settings, pool)
-    worker = _worker_settings(workspace, settings, workspace.vocabulary_path)
-    blocks = [
-        block
-        for partition in partitions
-        if (done := store.read_done(worker.folder_of(partition)))
-        for block in store.blocks_of(worker.folder_of(partition), done)
-    ]
-    tasks = (partial(tokenize_stored_text, block, worker) for block in blocks)
-    for _ in track(pool.run(tasks), "tokenising", total=len(blocks), unit="blocks"):
-        pass
-
-
-def make_shards(
-    partitions: list[Partition], workspace: Workspace, settings: Settings, pool: Pool
-) -> tuple[Manifest, Chosen]:
-    """All shards from the documents of all partitions, and the manifest, not yet written."""
+def finish(
+    partitions: list[Partition],
+    workspace: Workspace,
+    settings: Settings,
+    pool: Pool,
+    output_dir: Path,
+    *,
+    started_at: float,
+) -> None:
+    """From the documents of all partitions on: shards, data card, manifest, the rename that declares all complete, and
+    what was done, printed."""
     chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=True)
     vocabulary_record = vocabulary.describe(workspace.vocabulary_path, is_lowercase=settings.is_lowercase)
-    cutting = CuttingSettings(
-        directory=workspace.directory,
-        instances_dir=workspace.instances_dir,
-        vocabulary_size=vocabulary_record.size,
-        cls_id=vocabulary_record.cls_id,
-        sep_id=vocabulary_record.sep_id,
-    )
-    lengths = sorted(set(settings.max_seq_lengths))
-    instance_settings = [
-        InstanceSettings(
-            settings.sentence_task, length, settings.short_seq_prob, settings.random_next_prob, settings.seed
-        )
-        for length in lengths
-    ]
-    groups = make_groups(chosen, group_tokens=settings.group_tokens)
-    tasks = (partial(lay_down_instances, group, instance_settings, cutting) for group in groups)
-    counts = list(track(pool.run(tasks), "making instances", total=len(groups), unit="groups"))
-
-    plans: list[ShardPlan] = []
-    for length in lengths:
-        for split in SPLITS:
-            of_split = [(group, count) for group, count in zip(groups, counts, strict=True) if group.split == split]
-            num_instances = sum(count[length] for _, count in of_split)
-            if num_instances:
-                sizes = equal_shard_sizes(num_instances, settings.instances_per_shard)
-                plans += plan_shards(of_split, sizes, max_seq_length=length)
-    records = list(
-        track(
-            pool.run(partial(make_shard, found, cutting) for found in plans),
-            "writing shards",
-            total=len(plans),
-            unit="shards",
-        )
-    )
-    instance_sets = [
-        instance_set_of(of_set, length, split)
-        for length in lengths
-        for split in SPLITS
-        if (
-            of_set := [
-                record
-                for record, found in zip(records, plans, strict=True)
-                if (found.max_seq_length, found.split) == (length, split)
-            ]
-        )
-    ]
+    instance_sets = make_instance_sets(chosen, vocabulary_record, workspace, settings, pool)
     _require_train_instances(instance_sets, settings, chosen)
-    return _manifest(settings, vocabulary_record, chosen, instance_sets), chosen
-
-
-def finish(manifest: Manifest, workspace: Workspace, output_dir: Path) -> None:
-    """Data card, manifest, and the rename that declares the output complete."""
+    manifest = _manifest(settings, vocabulary_record, chosen, instance_sets)
     write_card(workspace.directory, manifest)
     shutil.rmtree(workspace.documents_dir)
     shutil.rmtree(workspace.instances_dir)
     write_manifest(workspace.directory, manifest)
     publish(output_dir)
+    seconds = time.monotonic() - started_at
+    print(summary(manifest, output_dir, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
 
 
 def _manifest(
@@ -312,122 +199,6 @@ def _manifest(
         ),
         instance_sets=tuple(instance_sets),
     )
-
-
-def _worker_settings(workspace: Workspace, settings: Settings, vocabulary_path: Path | None) -> WorkerSettings:
-    return WorkerSettings(settings.cleaning, settings.is_lowercase, vocabulary_path, workspace.documents_dir)
-
-
-def _run_partitions(
-    partitions: list[Partition], workspace: Workspace, settings: Settings, pool: Pool, *, vocabulary_path: Path | None
-) -> None:
-    """Work on the partitions that are not done yet.
-
-    A worker reads its partition itself. One that is so large that the others would wait for it in the end (a packed
-    dump, which cannot be cut) is read here and given out block by block.
-    """
-    worker = _worker_settings(workspace, settings, vocabulary_path)
-    num_bytes = sum(partition.num_bytes for partition in partitions)
-    num_documents = Counter[int]()  # of each source, in the partitions that are done
-    on_results: deque[Callable[[Any], None]] = deque()
-    with Progress(
-        "reading and tokenising" if vocabulary_path else "reading", total=num_bytes, unit="bytes"
-    ) as progress:
-
-        def note_done(partition: Partition, done: Done) -> None:
-            num_documents[partition.source_index] += done.num_documents
-            progress.update(partition.num_bytes, note=partition.source.name)
-
-        def close_fed(partition: Partition, done: Done) -> None:
-            store.mark_done(worker.folder_of(partition), done)
-            note_done(partition, done)
-
-        def tasks() -> Iterator[Callable[[], Any]]:
-            for partition in partitions:
-                limit = partition.source.max_documents
-                if limit is not None and num_documents[partition.source_index] >= limit:
-                    continue
-                done = store.read_done(worker.folder_of(partition))
-                if done is not None:
-                    note_done(partition, done)
-                elif pool.num_workers > 1 and partition.num_bytes * 2 * pool.num_workers > num_bytes:
-                    yield from fed(partition)
-                else:
-                    on_results.append(partial(note_done, partition))
-                    yield partial(work_on_partition, partition, worker)
-
-        def fed(partition: Partition) -> Iterator[Callable[[], Any]]:
-            folder, total = worker.folder_of(partition), 0
-            number = -1
-            for number, documents in enumerate(partition.read_blocks()):
-                total += len(documents)
-                on_results.append(lambda _: None)
-                yield partial(work_on_block, number, documents, partition.source.name, folder, worker)
-            done = Done(number + 1, total)
-            on_results.append(lambda _: close_fed(partition, done))  # results come in order: the blocks are there
-            yield int
-
-        for result in pool.run(tasks()):
-            on_results.popleft()(result)
-
-
-def _train(partitions: list[Partition], workspace: Workspace, settings: Settings, pool: Pool) -> None:
-    """Train the vocabulary on the stored text of the documents that are used, each once."""
-    chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=False)
-    rows_of_block = [
-        (block, chosen.row[(chosen.block == number) & (chosen.num_copies > 0)].tolist())
-        for number, block in enumerate(chosen.blocks)
-    ]
-    tasks = (partial(_count_characters, block, rows, settings.is_lowercase) for block, rows in rows_of_block)
-    counts = sum(pool.run(tasks), Counter[str]())
-    texts = (text for block, rows in rows_of_block for text in _texts(block, rows))
-    with Progress("training the vocabulary", total=settings.vocabulary_train_size, unit="entries") as progress:
-        entries = vocabulary.train_entries(
-            texts,
-            counts,
-            size=settings.vocabulary_train_size,
-            normalizer=bert_normalizer(is_lowercase=settings.is_lowercase),
-        )
-        progress.update(len(entries))
-    write_vocabulary(workspace, entries)
-
-
-def write_vocabulary(workspace: Workspace, entries: list[str]) -> None:
-    """Under another name, in a folder that is deleted in the end, and renamed: who finds the file finds all of it."""
-    temporary = workspace.documents_dir / f"{VOCABULARY_FILE}.{platform.node()}.{os.getpid()}.partial"
-    vocabulary.write_entries(temporary, entries)
-    temporary.replace(workspace.vocabulary_path)
-
-
-def _count_characters(block: BlockFiles, rows: list[int], is_lowercase: bool) -> Counter[str]:
-    normalizer = bert_normalizer(is_lowercase=is_lowercase)
-    counts = Counter[str]()
-    for text in _texts(block, rows):
-        counts += vocabulary.count_characters(text, normalizer=normalizer)
-    return counts
-
-
-def _texts(block: BlockFiles, rows: list[int]) -> list[str]:
-    texts: list[str] = store.read(block, TEXT)["text"].take(pa.array(rows, pa.int64())).to_pylist()
-    return texts
-
-
-def require_same_config(output_dir: Path, config: dict[str, Any]) -> None:
-    """UserError naming the settings in which the shards that are there differ from the present configuration."""
-    found = read_manifest(output_dir).preparation.config
-    differing = sorted(key for key in config.keys() | found.keys() if config.get(key) != found.get(key))
-    if differing:
-        raise UserError(
-            found=f"shards in {output_dir} that were made with other values of {', '.join(differing)}",
-            expected="the present configuration",
-            fix="choose another output_dir, or add if_exists=restart to delete them",
-        )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the bytes depend on."""
-    found = {library: importlib.metadata.version(library) for library in LIBRARIES}
-    return {"python": platform.python_version(), **found}
 
 
 def summary(manifest: Manifest, output_dir: Path, *, num_bytes_read: int, seconds: float) -> str:

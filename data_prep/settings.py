@@ -1,7 +1,4 @@
-"""Everything that the bytes of a preparation depend on, but for the text itself, as plain values.
-
-How the work is cut and spread (partition size, processes, machines) is not among them: it changes no byte.
-"""
+"""What a preparation is asked for, as plain values: all that its bytes depend on but for the text, and the spread."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,3 +49,12 @@ class Settings:
         config["vocabulary"] = {"file": str(vocabulary_file)} if vocabulary_file else {"train_size": train_size}
         config["max_seq_lengths"] = sorted(set(self.max_seq_lengths))
         return config
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the work is cut and spread; it changes no byte of the output."""
+
+    partition_bytes: int
+    num_workers: int | None  # processes; None: one for each core
+    share: str | None = None  # "INDEX/COUNT" of the partitions, to be merged later; None: all of them, and merge

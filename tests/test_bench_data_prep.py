@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from data_prep.documents.tokenization import SentenceTokenizer, packed
 from data_prep.sources import Source
-from data_prep.tokenization import SentenceTokenizer, packed
 from tests.launch import CHECKOUT
 
 SCRIPT = CHECKOUT / "scripts" / "bench" / "data_prep.py"

@@ -36,6 +36,32 @@ RULES = {
         {"bert_lamb.engine", "bert_lamb.optim", "bert_lamb.batch_plan"},
     ),
     "bert_lamb/report": ({"matplotlib", "jinja2", "markupsafe", "numpy"}, {"bert_lamb.report", "bert_lamb.run_dir"}),
+    "data_prep/sources": ({"datasets", "pyarrow"}, {"data_prep.sources"}),
+    "data_prep/documents": (
+        {"tokenizers", "numpy", "pyarrow", "sentencex", "mwparserfromhell", "markdown_it", "datasketch"},
+        {
+            "data_prep.documents",
+            "data_prep.sources",
+            "data_prep.plan",
+            "data_prep.pool",
+            "data_prep.settings",
+            "data_prep.workspace",
+            "bert_lamb.shards",
+        },
+    ),
+    "data_prep/instances": (
+        {"numpy"},
+        {
+            "data_prep.instances",
+            "data_prep.documents",
+            "data_prep.pool",
+            "data_prep.settings",
+            "data_prep.workspace",
+            "bert_lamb.shards",
+        },
+    ),
+    "data_prep/workspace.py": (set(), {"bert_lamb.shards"}),
+    "data_prep/demo": (set(), {"data_prep.demo", "data_prep.output_dir"}),
     "data_prep": (
         {
             "datasets",

@@ -30,12 +30,14 @@ sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
 
 from surroundings import surroundings  # noqa: E402
 
-from data_prep import cutting, partition, plan, prepare, store  # noqa: E402
-from data_prep.cleaning import clean  # noqa: E402
-from data_prep.sentences import split_sentences  # noqa: E402
-from data_prep.settings import Cleaning, Settings  # noqa: E402
+from data_prep import plan, prepare  # noqa: E402
+from data_prep.documents import partition, store  # noqa: E402
+from data_prep.documents.cleaning import clean  # noqa: E402
+from data_prep.documents.sentences import split_sentences  # noqa: E402
+from data_prep.documents.tokenization import SentenceTokenizer  # noqa: E402
+from data_prep.instances import cutting  # noqa: E402
+from data_prep.settings import Cleaning, Settings, Spread  # noqa: E402
 from data_prep.sources import KINDS, Source, read_documents  # noqa: E402
-from data_prep.tokenization import SentenceTokenizer  # noqa: E402
 
 DEMO = CHECKOUT / "runs" / "demo"
 LENGTHS = (128, 512)
@@ -179,7 +181,7 @@ def time_stations(corpus: Path, vocabulary: Path, work: Path) -> dict[str, float
     timed(prepare, "choose", "choose and group")
     started = time.perf_counter()
     prepare.prepare(
-        settings_of(corpus, vocabulary), prepare.Spread(4_000_000, 1), output_dir=work / "timed", if_exists="restart"
+        settings_of(corpus, vocabulary), Spread(4_000_000, 1), output_dir=work / "timed", if_exists="restart"
     )
     seconds["the rest"] = time.perf_counter() - started - sum(seconds.values())
     return dict(seconds)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import markdown
-from data_prep.cleaning import BOILERPLATE_LINE, KEPT, STUB, STUB_WORDS, TOO_SHORT, clean, without_boilerplate
+from data_prep.documents import markdown
+from data_prep.documents.cleaning import BOILERPLATE_LINE, KEPT, STUB, STUB_WORDS, TOO_SHORT, clean, without_boilerplate
 from data_prep.settings import Cleaning
 from data_prep.sources import MARKDOWN, PLAIN, WIKITEXT, Document
 

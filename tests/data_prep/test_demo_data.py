@@ -13,9 +13,9 @@ from dataclasses import replace
 import pytest
 
 from bert_lamb.errors import UserError
-from data_prep import demo_data
-from data_prep.demo_data import BIBLE_MODULE, DUMP, make_demo_data
-from data_prep.factbook_questions import (
+from data_prep.demo import corpus as demo_data
+from data_prep.demo.corpus import BIBLE_MODULE, DUMP, make_demo_data
+from data_prep.demo.questions import (
     NUM_EVALUATION_COUNTRIES,
     THEMES,
     answers_of,

@@ -30,10 +30,10 @@ from hypothesis import strategies as st
 from bert_lamb.errors import UserError
 from bert_lamb.shards import read_manifest
 from bert_lamb.shards.verify import verify
-from data_prep.cleaning import clean
+from data_prep.documents.cleaning import clean
 from data_prep.output_dir import partial_dir_of
-from data_prep.prepare import Spread, prepare
-from data_prep.settings import Cleaning, Settings
+from data_prep.prepare import prepare
+from data_prep.settings import Cleaning, Settings, Spread
 from data_prep.sources import KINDS, WIKITEXT, Document, Source, read_documents
 
 KIND_OF_SUFFIX = {

@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from bert_lamb.shards.manifest import SENTENCE_TASKS, Vocabulary
 from bert_lamb.shards.verify import row_faults
-from data_prep.instances import Instance, InstanceSettings, TokenizedDocument, assemble, make_instances, truncate_pair
+from data_prep.instances.sentence_tasks import (
+    Instance,
+    InstanceSettings,
+    TokenizedDocument,
+    assemble,
+    make_instances,
+    truncate_pair,
+)
 
 CLS, SEP = 2, 3
 documents_of_lengths = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=30), min_size=1, max_size=6)

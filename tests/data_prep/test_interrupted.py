@@ -24,9 +24,10 @@ import pytest
 
 from bert_lamb.shards.verify import verify
 from data_prep import prepare as stations
+from data_prep import workspace
 from data_prep.output_dir import UNFINISHED_MARK, partial_dir_of
-from data_prep.prepare import Spread, merge, prepare, train_vocabulary
-from data_prep.settings import Cleaning, Settings
+from data_prep.prepare import merge, prepare, train_vocabulary
+from data_prep.settings import Cleaning, Settings, Spread
 from data_prep.sources import Source
 
 SPAWNER = multiprocessing.get_context("forkserver")  # imports once; a child is there in a few milliseconds
@@ -92,7 +93,9 @@ def work(job, changes):
     sys.stdout = sys.stderr = open(job.folder / "log", "a", encoding="utf-8")  # noqa: SIM115
     if not job.has_card:
         stations.write_card = lambda directory, manifest: (directory / "README.md").write_text("card\n")
-        stations.versions = lambda: {"all": "1"}  # a hundred runs would parse the metadata of eight packages
+        workspace.versions = stations.versions = lambda: {
+            "all": "1"
+        }  # a hundred runs would parse the metadata of eight packages
 
     def count(event, arguments):
         is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)

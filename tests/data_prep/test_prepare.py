@@ -22,12 +22,12 @@ import pytest
 from bert_lamb.errors import UserError
 from bert_lamb.shards import open_instances, read_manifest
 from bert_lamb.shards.verify import verify
+from data_prep.documents.partition import document_number
 from data_prep.output_dir import partial_dir_of
-from data_prep.partition import document_number
 from data_prep.plan import plan, share_of
 from data_prep.pool import Pool
-from data_prep.prepare import Spread, merge, prepare, train_vocabulary
-from data_prep.settings import Cleaning, Settings
+from data_prep.prepare import merge, prepare, train_vocabulary
+from data_prep.settings import Cleaning, Settings, Spread
 from data_prep.sources import Source
 
 WORDS = ("the", "a", "river", "city", "north", "old", "king", "stone", "bridge", "war", "year", "naïve", "it's")

@@ -15,25 +15,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bert_lamb.errors import UserError
-from data_prep import near_duplicates, store
-from data_prep.plan import Partition
-from data_prep.selection import (
+from data_prep.documents import near_duplicates, store
+from data_prep.documents.selection import (
     DUPLICATE,
     NEAR_DUPLICATE,
     NO_TOKENS,
     NOT_SAMPLED,
     REPEATED_KEY,
     Chosen,
-    _cuts,
     _is_below_share,
     _num_copies,
     choose,
-    make_groups,
-    split_of,
 )
+from data_prep.documents.store import BlockFiles, Done, IndexRow
+from data_prep.instances.groups import _cuts, make_groups
+from data_prep.plan import Partition
 from data_prep.settings import Cleaning, Settings
 from data_prep.sources import Source, Stretch
-from data_prep.store import BlockFiles, Done, IndexRow
 
 
 def settings_of(sources, **cleaning):
@@ -126,18 +124,17 @@ SHARES = [0.0, 2**-64, 3 * 2**-64, 2**-53, 0.005, 0.1, 0.5, 1 - 2**-53, 1.0]
 
 
 @pytest.mark.parametrize("share", SHARES)
-def test_both_ways_to_tell_the_split_agree_with_exact_fractions(share):
+def test_shares_agree_with_exact_fractions(share):
     bound = Fraction(share) * 2**64
     near = {int(bound) + step for step in range(-3, 4)} | {0, 1, 2**63, 2**64 - 1}
     numbers = sorted(number for number in near if 0 <= number < 2**64)
     expected = [Fraction(number) < bound for number in numbers]
-    assert [split_of(number, share) == "heldout" for number in numbers] == expected
     assert _is_below_share(np.array(numbers, np.uint64), share).tolist() == expected
 
 
 @given(st.integers(0, 2**64 - 1), st.floats(0, 1))
-def test_both_ways_agree_on_any_number_and_share(number, share):
-    assert _is_below_share(np.array([number], np.uint64), share)[0] == (split_of(number, share) == "heldout")
+def test_shares_of_any_number(number, share):
+    assert _is_below_share(np.array([number], np.uint64), share)[0] == (Fraction(number) < Fraction(share) * 2**64)
 
 
 @settings(deadline=None)

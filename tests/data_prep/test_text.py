@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from bert_lamb.errors import UserError
-from data_prep.sentences import split_sentences
-from data_prep.tokenization import SentenceTokenizer, bert_normalizer
-from data_prep.vocabulary import SPECIAL_TOKENS, count_characters, read_entries, train_entries, write_entries
-from data_prep.wikitext import plain_text
+from data_prep.documents.sentences import split_sentences
+from data_prep.documents.tokenization import SentenceTokenizer, bert_normalizer
+from data_prep.documents.vocabulary import SPECIAL_TOKENS, count_characters, put_in_place, read_entries, train_entries
+from data_prep.documents.wikitext import plain_text
 
 PAGE = """{{Infobox thing
 | name = Thing {{nested|x=1}}
@@ -118,10 +118,8 @@ SAMPLES = [
 def vocabulary_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
     normalizer = bert_normalizer(is_lowercase=True)
-    write_entries(
-        path,
-        train_entries([CORPUS], count_characters(CORPUS, normalizer=normalizer), size=300, normalizer=normalizer),
-    )
+    entries = train_entries([CORPUS], count_characters(CORPUS, normalizer=normalizer), size=300, normalizer=normalizer)
+    put_in_place(path, entries, scratch_dir=path.parent)
     return path
 
 
@@ -178,7 +176,7 @@ def test_full_caches_change_no_id(vocabulary_path, monkeypatch):
     words = [f"word{number} Naïve{number}, x{number}-y" for number in range(200)]
     expected = ids_of(SentenceTokenizer(vocabulary_path, is_lowercase=True), words)
     for name in ("MAX_CACHED_CHUNKS", "MAX_CACHED_WORDS", "MAX_CACHED_CHARACTERS"):
-        monkeypatch.setattr(f"data_prep.tokenization.{name}", 3)
+        monkeypatch.setattr(f"data_prep.documents.tokenization.{name}", 3)
     tokenizer = SentenceTokenizer(vocabulary_path, is_lowercase=True)
     assert [ids for word in words for ids in ids_of(tokenizer, [word])] == expected
     assert len(tokenizer._ids_of_chunk) <= 3
@@ -199,8 +197,8 @@ def test_special_tokens_are_not_looked_for_in_text(vocabulary_path):
 
 TRAIN = """
 import sys
-from data_prep.tokenization import bert_normalizer
-from data_prep.vocabulary import count_characters, train_entries
+from data_prep.documents.tokenization import bert_normalizer
+from data_prep.documents.vocabulary import count_characters, train_entries
 text = sys.stdin.read()
 normalizer = bert_normalizer(is_lowercase=True)
 counts = count_characters(text, normalizer=normalizer)

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from bert_lamb.shards.reader import file_sha256
-from data_prep import near_duplicates, store
-from data_prep.cleaning import KEPT, clean
+from data_prep.documents import near_duplicates, store
+from data_prep.documents.cleaning import KEPT, clean
+from data_prep.documents.sentences import split_sentences
+from data_prep.documents.store import INDEX, TEXT, TOKENS, BlockFiles, Done, IndexRow
+from data_prep.documents.tokenization import SentenceTokenizer
 from data_prep.plan import Partition
-from data_prep.sentences import split_sentences
 from data_prep.settings import Cleaning
 from data_prep.sources import Document
-from data_prep.store import INDEX, TEXT, TOKENS, BlockFiles, Done, IndexRow
-from data_prep.tokenization import SentenceTokenizer
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert_lamb.shards.schema import token_dtype
-from data_prep.vocabulary import SEP, UNK, read_entries
+from data_prep.documents.vocabulary import SEP, UNK, read_entries
 
 MAX_WORD_CHARACTERS = 100  # a longer word is one [UNK], as in Google's tokenization.py
 MAX_CACHED_CHUNKS = 1 << 19  # about 100 MB; what comes later is rarer and is not remembered

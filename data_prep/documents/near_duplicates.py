@@ -41,7 +41,8 @@ def signature(text: str) -> bytes:
     }
     minhash = MinHash(num_perm=NUM_PERMUTATIONS, seed=SEED, scheme=SCHEME)
     minhash.update_batch(sorted(shingles))
-    return minhash.hashvalues.astype("<u4").tobytes()
+    values: np.ndarray = minhash.hashvalues
+    return values.astype("<u4").tobytes()
 
 
 def near_duplicates(signatures: Sequence[bytes], *, threshold: float) -> np.ndarray:

@@ -16,10 +16,10 @@ from bert_lamb.shards.manifest import Shard
 from bert_lamb.shards.reader import file_sha256
 from bert_lamb.shards.schema import Columns, concatenate, token_dtype
 from bert_lamb.shards.writer import map_columns, shard_path, write_shard
-from data_prep import store
-from data_prep.instances import Instance, InstanceSettings, TokenizedDocument, assemble, make_instances
-from data_prep.selection import Group
-from data_prep.store import INDEX, TOKENS
+from data_prep.documents import store
+from data_prep.documents.store import INDEX, TOKENS
+from data_prep.instances.groups import Group
+from data_prep.instances.sentence_tasks import Instance, InstanceSettings, TokenizedDocument, assemble, make_instances
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ order of a randomly seeded hash table, and ties between merges are broken by tho
 and numbered here, before the library counts pairs.
 """
 
+import os
+import platform
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,9 +53,11 @@ def read_entries(path: Path) -> list[str]:
     return entries
 
 
-def write_entries(path: Path, entries: Iterable[str]) -> None:
-    """Write a vocab.txt: one entry a line."""
-    path.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
+def put_in_place(path: Path, entries: Iterable[str], *, scratch_dir: Path) -> None:
+    """Write a vocab.txt, one entry a line, in scratch_dir and rename it: who finds the file finds all of it."""
+    temporary = scratch_dir / f"{path.name}.{platform.node()}.{os.getpid()}.partial"
+    temporary.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
+    temporary.replace(path)
 
 
 def describe(path: Path, *, is_lowercase: bool) -> Vocabulary:

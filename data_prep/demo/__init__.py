@@ -1,0 +1,1 @@
+"""The embedded default corpus and its questions, for `bert-lamb demo-data`."""
