@@ -4,7 +4,8 @@ The ids are those of the `tokenizers` library, with the pipeline of transformers
 arbitrary text) and one wanted difference: the five special tokens are not looked for in the text, so an article about
 BERT that says "[SEP]" gives brackets and letters.
 
-The library spends most of its time on words it has seen before. Two exact caches stand in front of it:
+The library spends most of its time on words it has seen before. So each distinct piece of a block is looked at once,
+and two exact caches stand in front of the library:
 
 - chunk -> ids. A chunk is what stands between two spaces ("house," is one). BERT's normaliser works character by
   character, and what it reorders never crosses a space; its pre-tokeniser always cuts there. So the ids of a sentence
@@ -13,7 +14,7 @@ The library spends most of its time on words it has seen before. Two exact cache
   vocabulary or a call of the library's WordPiece model. Every other new chunk goes through the whole library.
 """
 
-import re
+import string
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -33,8 +36,7 @@ MAX_WORD_CHARACTERS = 100  # a longer word is one [UNK], as in Google's tokeniza
 MAX_CACHED_CHUNKS = 1 << 19  # about 100 MB; what comes later is rarer and is not remembered
 MAX_CACHED_WORDS = 1 << 18
 MAX_CACHED_CHARACTERS = 64  # of a chunk: nobody writes a longer one twice
-ASCII_WORDS = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")  # words, and each mark of punctuation by itself
-SENTENCE_END = "\n"  # a chunk that no sentence holds
+END = "\n"  # marks where a sentence, or a chunk, ends; neither holds it
 
 
 def bert_normalizer(*, is_lowercase: bool) -> BertNormalizer:
@@ -66,20 +68,47 @@ class SentenceTokenizer:
         # Text never gives [SEP], since the pre-tokeniser cuts around brackets: it can mark where sentences end.
         self._end_id = vocabulary[SEP]
         self._ids_of_word = _WordCache(self.tokenizer, vocabulary, self.dtype)
-        self._ids_of_chunk = _ChunkCache(self.tokenizer, self._ids_of_word, self.dtype, is_lowercase=is_lowercase)
-        self._ids_of_chunk[SENTENCE_END] = packed([self._end_id], self.dtype)
+        self._ids_of_word[""], self._ids_of_word[END] = b"", packed([self._end_id], self.dtype)
+        self._ids_of_chunk = {END: packed([self._end_id], self.dtype)}
+        self.is_lowercase = is_lowercase
 
     def encode(self, sentences: Sequence[str]) -> TokenizedSentences:
         """The ids of sentences as split_sentences gives them; ValueError if one holds a line feed."""
-        text = f" {SENTENCE_END} ".join([*sentences, ""])
-        chunks = text.split(" ")
-        chunks.pop()  # what stands behind the last end
-        ids = np.frombuffer(b"".join(map(self._ids_of_chunk.__getitem__, chunks)), self.dtype)
+        text = f" {END} ".join([*sentences, ""])
+        pieces = pc.split_pattern(pa.array([text], pa.large_string()), " ").values.dictionary_encode()
+        places = pieces.indices.to_numpy()[:-1]  # what stands behind the last end is no chunk
+        ids_of_place = self._ids_of_chunks(pieces.dictionary.to_pylist())
+        ids = _gather(ids_of_place, places, self.dtype)
         is_end = ids == self._end_id
         ends = np.flatnonzero(is_end)
-        if len(ends) != len(sentences) or text.count(SENTENCE_END) != len(sentences):
+        if len(ends) != len(sentences) or text.count(END) != len(sentences):
             raise ValueError("a sentence that holds a line feed")
         return TokenizedSentences(ids[~is_end], np.diff(ends, prepend=-1) - 1)
+
+    def _ids_of_chunks(self, chunks: Sequence[str]) -> list[bytes]:
+        """The ids of distinct chunks; as many as there is room for are remembered."""
+        found = [self._ids_of_chunk.get(chunk) for chunk in chunks]
+        new = [chunk for chunk, ids in zip(chunks, found, strict=True) if ids is None]
+        plain = [chunk for chunk in new if chunk.isascii() and chunk.isprintable()]
+        ids_of_new = dict(zip(plain, self._ids_of_plain_chunks(plain), strict=True))
+        for chunk in new:
+            if chunk not in ids_of_new:
+                ids_of_new[chunk] = packed(self.tokenizer.encode(chunk, add_special_tokens=False).ids, self.dtype)
+            if len(self._ids_of_chunk) < MAX_CACHED_CHUNKS and len(chunk) <= MAX_CACHED_CHARACTERS:
+                self._ids_of_chunk[chunk] = ids_of_new[chunk]
+        return [ids_of_new[chunk] if ids is None else ids for chunk, ids in zip(chunks, found, strict=True)]
+
+    def _ids_of_plain_chunks(self, chunks: Sequence[str]) -> list[bytes]:
+        """Of printable ASCII, all at once: replacing in one long text is faster than cutting many short ones."""
+        text = f" {END} ".join([*chunks, ""])
+        if self.is_lowercase:
+            text = text.lower()
+        for mark in string.punctuation:
+            text = text.replace(mark, f" {mark} ")
+        ids = b"".join(map(self._ids_of_word.__getitem__, text.split(" ")))
+        ends = np.flatnonzero(np.frombuffer(ids, self.dtype) == self._end_id) * self.dtype.itemsize
+        starts = [0, *(ends + self.dtype.itemsize).tolist()]
+        return [ids[start:end] for start, end in zip(starts, ends.tolist(), strict=False)]
 
     def id_of(self, entry: str) -> int:
         """The id of an entry that the vocabulary is known to have."""
@@ -105,24 +134,15 @@ class _WordCache(dict[str, bytes]):
         return ids
 
 
-class _ChunkCache(dict[str, bytes]):
-    """Ids of chunks; bounded."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, ids_of_word: _WordCache, dtype: np.dtype[Any], *, is_lowercase: bool
-    ) -> None:
-        super().__init__()
-        self.tokenizer, self.ids_of_word, self.dtype, self.is_lowercase = tokenizer, ids_of_word, dtype, is_lowercase
-
-    def __missing__(self, chunk: str) -> bytes:
-        if chunk.isascii() and chunk.isprintable():
-            words = ASCII_WORDS.findall(chunk.lower() if self.is_lowercase else chunk)
-            ids = b"".join(map(self.ids_of_word.__getitem__, words))
-        else:
-            ids = packed(self.tokenizer.encode(chunk, add_special_tokens=False).ids, self.dtype)
-        if len(self) < MAX_CACHED_CHUNKS and len(chunk) <= MAX_CACHED_CHARACTERS:
-            self[chunk] = ids
-        return ids
+def _gather(values: Sequence[bytes], places: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """The values at these places end to end. values: packed ids of any number; places: [N] int."""
+    lengths = np.fromiter(map(len, values), np.int64, len(values)) // dtype.itemsize
+    starts = np.cumsum(lengths) - lengths
+    taken = lengths[places]
+    first = np.cumsum(taken) - taken  # where each begins in the result
+    from_place = np.repeat(starts[places] - first, taken) + np.arange(taken.sum())
+    gathered: np.ndarray = np.frombuffer(b"".join(values), dtype)[from_place]
+    return gathered
 
 
 def packed(ids: list[int], dtype: np.dtype[Any]) -> bytes:

@@ -289,6 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
         about = surroundings(
             settings, packages=("tokenizers", "sentencex", "pyarrow", "numpy", "datasets", "transformers")
         )
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
         settings.out.write_text(json.dumps({**about, **results}, indent=1, default=str) + "\n")
     return 0
 
