@@ -60,6 +60,7 @@ RULES = {
             "bert_lamb.shards",
         },
     ),
+    "data_prep/card": ({"numpy", "yaml", "matplotlib"}, {"data_prep.card", "bert_lamb.shards"}),
     "data_prep/workspace.py": (set(), {"bert_lamb.shards"}),
     "data_prep/demo": (set(), {"data_prep.demo", "data_prep.output_dir"}),
     "data_prep": (
@@ -79,7 +80,10 @@ RULES = {
     ),
 }
 LAZY = {"deepspeed", "triton", "wandb", "datasets", "datasketch"}  # imported inside functions only
-LAZY_IN_ROOM = {"data_prep": {"matplotlib"}}  # workers of the pool import the room, and draw nothing
+LAZY_IN_ROOM = {
+    "data_prep": {"matplotlib"},
+    "data_prep/card": {"matplotlib"},
+}  # workers of the pool import the room, and draw nothing
 KERNELS = "fused_kernels.py"  # Triton reads kernels at the top of a file; the file is imported inside a function
 LOOP = ["bert_lamb/pretrain.py", "bert_lamb/export.py"]
 

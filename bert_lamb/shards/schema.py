@@ -4,7 +4,7 @@ Both sides of the wall use this module: station 4 turns arrays into a record bat
 batch back into views of the same bytes. Letters: N instances, T tokens of these instances together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,16 +42,22 @@ class Columns:
         )
 
 
-def concatenate(blocks: Sequence[Columns]) -> Columns:
-    """Several blocks of instances as one, in their order."""
-    lengths = np.concatenate([np.diff(block.offsets) for block in blocks])
-    return Columns(
-        input_ids=np.concatenate([block.input_ids for block in blocks]),
-        offsets=offsets_of(lengths),
-        segment_a_lengths=np.concatenate([block.segment_a_lengths for block in blocks]),
-        sentence_labels=np.concatenate([block.sentence_labels for block in blocks]),
-        documents=np.concatenate([block.documents for block in blocks]),
-    )
+def concatenate(blocks: Iterable[Columns], *, max_tokens: int) -> Columns:
+    """One or more blocks of instances as one, in their order. Each is copied and let go before the next is taken.
+
+    max_tokens: as many as they hold together, at most; what is not needed of it takes no memory.
+    """
+    input_ids, num_tokens = np.empty(0, np.uint16), 0
+    others: list[tuple[np.ndarray, ...]] = []  # the columns that are small
+    for block in blocks:
+        if not others:
+            input_ids = np.empty(max_tokens, block.input_ids.dtype)
+        stop = num_tokens + len(block.input_ids)
+        input_ids[num_tokens:stop] = block.input_ids
+        num_tokens = stop
+        others.append((np.diff(block.offsets), block.segment_a_lengths, block.sentence_labels, block.documents))
+    lengths, *rest = (np.concatenate(parts) for parts in zip(*others, strict=True))
+    return Columns(input_ids[:num_tokens], offsets_of(lengths), *rest)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

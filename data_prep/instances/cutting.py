@@ -19,7 +19,7 @@ from bert_lamb.shards.writer import map_columns, shard_path, write_shard
 from data_prep.documents import store
 from data_prep.documents.store import INDEX, TOKENS
 from data_prep.instances.groups import Group
-from data_prep.instances.sentence_tasks import Instance, InstanceSettings, TokenizedDocument, assemble, make_instances
+from data_prep.instances.sentence_tasks import InstanceSettings, TokenizedDocument, as_array, assemble, make_instances
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def lay_down_instances(
     if not all(path.is_file() for path in paths.values()):
         documents, _ = open_group(group, settings)
         for found in instance_settings:
-            instances = np.array(make_instances(documents, found), np.int64).reshape(-1, len(Instance._fields))
+            instances = as_array(make_instances(documents, found))
             path = paths[found.max_seq_length]
             temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
             with temporary.open("wb") as stream:
@@ -92,7 +92,10 @@ def make_shard(plan: ShardPlan, settings: CuttingSettings) -> tuple[Shard, int]:
         return _record_of(path, settings)
     return write_shard(
         settings.directory,
-        concatenate([_columns(*piece, plan.max_seq_length, settings) for piece in plan.pieces]),
+        concatenate(
+            (_columns(*piece, plan.max_seq_length, settings) for piece in plan.pieces),
+            max_tokens=sum(stop - first for _, first, stop in plan.pieces) * plan.max_seq_length,
+        ),
         max_seq_length=plan.max_seq_length,
         split=plan.split,
         number=plan.number,
@@ -101,30 +104,36 @@ def make_shard(plan: ShardPlan, settings: CuttingSettings) -> tuple[Shard, int]:
     )
 
 
-def open_group(group: Group, settings: CuttingSettings) -> tuple[list[TokenizedDocument], np.ndarray]:
-    """A group's documents and its token store: [tokens] ids end to end."""
+def open_group(
+    group: Group, settings: CuttingSettings, *, has_sentences: bool = True
+) -> tuple[list[TokenizedDocument], np.ndarray]:
+    """A group's documents and its token store: [tokens] ids end to end.
+
+    has_sentences: False gives each document as if it were one sentence, which is all that `assemble` needs.
+    """
     documents: list[TokenizedDocument] = []
     tokens = [np.empty(0, token_dtype(settings.vocabulary_size))]
     position = 0
     for block, rows in group.members:
         index, stored = store.read(block, INDEX), store.read(block, TOKENS)
         lengths, ids = stored["sentence_lengths"], stored["input_ids"]
-        all_lengths, all_ids = lengths.values.to_numpy(), ids.values.to_numpy()
-        length_offsets, id_offsets = lengths.offsets.to_numpy(), ids.offsets.to_numpy()
+        sentence_ends = np.cumsum(lengths.values.to_numpy(), dtype=np.int64)
+        sentence_bounds = np.concatenate([[0], sentence_ends])  # in the block's tokens
+        first_sentence, first_token = lengths.offsets.to_numpy(), ids.offsets.to_numpy()
         numbers = index["number"].to_numpy().tolist()
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):  # of rows that lie end to end
+            tokens.append(ids.values.to_numpy()[first_token[run[0]] : first_token[run[-1] + 1]])
         for row in rows.tolist():
-            sentence_lengths = all_lengths[length_offsets[row] : length_offsets[row + 1]]
-            offsets = position + np.concatenate([[0], np.cumsum(sentence_lengths, dtype=np.int64)])
-            tokens.append(all_ids[id_offsets[row] : id_offsets[row + 1]])
-            key = f"{numbers[row]}/{group.copy}"
-            documents.append(TokenizedDocument(key, numbers[row], offsets.tolist()))
+            bounds = sentence_bounds[first_sentence[row] : first_sentence[row + 1] + 1]
+            offsets = bounds - (bounds[0] - position) if has_sentences else bounds[[0, -1]] - (bounds[0] - position)
+            documents.append(TokenizedDocument(f"{numbers[row]}/{group.copy}", numbers[row], offsets.tolist()))
             position = documents[-1].sentence_offsets[-1]
     return documents, np.concatenate(tokens)
 
 
 def _columns(group: Group, first: int, stop: int, max_seq_length: int, settings: CuttingSettings) -> Columns:
     instances = np.load(_instances_path(group, max_seq_length, settings), mmap_mode="r")[first:stop]
-    documents, token_store = open_group(group, settings)
+    documents, token_store = open_group(group, settings, has_sentences=False)
     return assemble(instances, documents, token_store, cls_id=settings.cls_id, sep_id=settings.sep_id)
 
 

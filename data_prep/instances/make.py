@@ -44,8 +44,8 @@ def make_instance_sets(
             if num_instances:
                 sizes = equal_shard_sizes(num_instances, settings.instances_per_shard)
                 plans[length, split] = list(plan_shards(of_split, sizes, max_seq_length=length))
-    to_write = [partial(make_shard, plan, cutting) for of_set in plans.values() for plan in of_set]
+    longest_first = list(reversed(plans))  # the last tasks should be short ones: nobody waits long for them
+    to_write = [partial(make_shard, plan, cutting) for key in longest_first for plan in plans[key]]
     records = track(pool.run(to_write), "writing shards", total=len(to_write), unit="shards")
-    return [
-        instance_set_of([next(records) for _ in of_set], length, split) for (length, split), of_set in plans.items()
-    ]
+    records_of = {key: [next(records) for _ in plans[key]] for key in longest_first}
+    return [instance_set_of(records_of[key], *key) for key in plans]

@@ -13,6 +13,7 @@ import random
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -218,6 +219,13 @@ def truncate_pair(
     cut_front_b = rng.getrandbits(length_b - kept_b).bit_count()
     start_a, start_b = span_a[0] + cut_front_a, span_b[0] + cut_front_b
     return start_a, start_a + kept_a, start_b, start_b + kept_b
+
+
+def as_array(instances: Sequence[Instance]) -> np.ndarray:
+    """[N, 6] int64, the fields of Instance."""
+    num_fields = len(Instance._fields)
+    numbers = np.fromiter(chain.from_iterable(instances), np.int64, num_fields * len(instances))
+    return numbers.reshape(-1, num_fields)
 
 
 def assemble(

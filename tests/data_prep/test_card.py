@@ -21,8 +21,7 @@ from bert_lamb.shards.inspect import instance_text, read_entries
 from bert_lamb.shards.manifest import MANIFEST_FILE, SourceRecord
 from bert_lamb.shards.reader import open_shard
 from bert_lamb.shards.verify import verify
-from data_prep import card
-from data_prep.card import write_card
+from data_prep.card import card, write_card
 from tests.launch import CHECKOUT
 from tests.shards.known_shards import ENTRIES, random_rows, random_single_rows, write_folder
 
@@ -123,7 +122,7 @@ def test_frequencies_are_those_of_the_tokens_counted(folder, text, tmp_path, mon
     if tokens_per_shard:
         shutil.copytree(folder, tmp_path / "shards")
         monkeypatch.setattr(card, "MAX_COUNTED_TOKENS", tokens_per_shard * 3 + 2)
-        monkeypatch.setattr(card, "TOKENS_PER_CHUNK", 7)
+        monkeypatch.setattr("data_prep.card.counts.TOKENS_PER_CHUNK", 7)
         write_card(tmp_path / "shards", read_manifest(folder))
         text = (tmp_path / "shards" / "README.md").read_text(encoding="utf-8")
         assert f"Counted over 150 of {num_tokens:,} tokens (the first 50 of each shard) of the train set" in text

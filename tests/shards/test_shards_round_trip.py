@@ -141,7 +141,7 @@ def test_a_slice_is_written_as_its_rows_alone(tmp_path, rows):
     """A shard's bytes do not tell what block its rows were cut from."""
     written = rows[32, "train"]
     whole, alone = columns_of(written).slice(20, 50), columns_of(written[20:50])
-    joined = concatenate([alone.slice(0, 7), alone.slice(7, 30)])
+    joined = concatenate((alone.slice(*part) for part in ((0, 7), (7, 30))), max_tokens=len(alone.input_ids))
     for name, columns in (("whole", whole), ("alone", alone), ("joined", joined)):
         write_columns(tmp_path / name, columns, vocabulary_size=200)
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "alone").read_bytes() == (tmp_path / "joined").read_bytes()
@@ -163,7 +163,9 @@ def test_equal_shard_sizes_by_hand():
 
 def test_concatenate_undoes_slice(rows):
     columns = columns_of(rows[64, "train"])
-    joined = concatenate([columns.slice(0, 13), columns.slice(13, 13), columns.slice(13, 40)])
+    joined = concatenate(
+        (columns.slice(*part) for part in ((0, 13), (13, 13), (13, 40))), max_tokens=len(columns.input_ids) + 5
+    )
     for name in ("input_ids", "offsets", "segment_a_lengths", "sentence_labels", "documents"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(columns, name))
         assert getattr(joined, name).dtype == getattr(columns, name).dtype

@@ -7,8 +7,6 @@ the vocabulary.
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,15 @@ import numpy as np
 import yaml
 
 from bert_lamb.shards.inspect import LABELS, Entries, instance_text, read_entries
-from bert_lamb.shards.manifest import SPLITS, InstanceSet, Manifest
+from bert_lamb.shards.manifest import SPLITS, Manifest
 from bert_lamb.shards.reader import open_shard
+from data_prep.card.counts import MAX_COUNTED_TOKENS, Frequencies, count_entries, count_lengths
+from data_prep.card.figures import LENGTH_BINS_IN_TABLE, SPLIT_NAMES, draw_frequencies, draw_lengths
 
 CARD_FILE = "README.md"
 FIGURES_DIR = "figures"
-MAX_COUNTED_TOKENS = 500_000_000  # for the frequencies: 1 GB of ids to read, 2 GB where they are int32
-TOKENS_PER_CHUNK = 1 << 20
 NUM_FREQUENT = 30  # entries listed
-LENGTH_BINS_IN_TABLE, LENGTH_BINS_IN_FIGURE = 8, 32
 SAMPLE_LINE_WIDTH = 96  # characters
-SPLIT_NAMES = {"train": "train", "heldout": "held out"}
 TASK_TEXTS = {
     "next_sentence": (
         "next-sentence prediction (Devlin et al. 2019)",
@@ -42,28 +38,6 @@ TASK_TEXTS = {
         "none, full sentences only (RoBERTa, Liu et al. 2019)",
         "an instance is `[CLS] text [SEP] text [SEP] ...`, of one or more documents, each closed by `[SEP]`",
         "never",
-    ),
-}
-
-# A grey and two colours of middle brightness: the plots are seen as images, on white and on black pages alike.
-INK, BLUE, ORANGE = "#7b7b7b", "#3d85d8", "#e07b39"
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "bert_lamb",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "figure.figsize": (8.0, 3.0),
-    "figure.constrained_layout.use": True,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
     ),
 }
 
@@ -101,40 +75,6 @@ def write_card(directory: Path, manifest: Manifest) -> None:
         preparation(manifest),
     ]
     (directory / CARD_FILE).write_text("\n".join(sections), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Frequencies:
-    """How often each entry of the vocabulary stands in some of the tokens of one set."""
-
-    instance_set: InstanceSet
-    num_tokens_counted: int
-    tokens_per_shard: int  # the first of each shard were counted
-    text_counts: np.ndarray  # [V] int64; [CLS] and [SEP], which every instance has, at 0
-
-
-def count_lengths(directory: Path, manifest: Manifest, instance_set: InstanceSet) -> np.ndarray:
-    """[L + 1] int64, the instances of each length in tokens."""
-    counts = np.zeros(instance_set.max_seq_length + 1, np.int64)
-    for shard in instance_set.shards:
-        columns = open_shard(directory, shard, manifest.vocabulary)
-        counts += np.bincount(np.diff(columns.offsets), minlength=len(counts))
-    return counts
-
-
-def count_entries(directory: Path, manifest: Manifest, entries: Entries, *, max_tokens: int) -> Frequencies:
-    """Count at most `max_tokens` tokens of the shortest train set, equally many from the beginning of each shard."""
-    instance_set = min(manifest.instance_sets, key=lambda found: (found.split != "train", found.max_seq_length))
-    tokens_per_shard = max_tokens // len(instance_set.shards)
-    counts = np.zeros(len(entries.texts), np.int64)
-    num_tokens_counted = 0
-    for shard in instance_set.shards:
-        ids = open_shard(directory, shard, manifest.vocabulary).input_ids[:tokens_per_shard]
-        for start in range(0, len(ids), TOKENS_PER_CHUNK):
-            counts += np.bincount(ids[start : start + TOKENS_PER_CHUNK], minlength=len(counts))
-        num_tokens_counted += len(ids)
-    counts[[manifest.vocabulary.cls_id, manifest.vocabulary.sep_id]] = 0
-    return Frequencies(instance_set, num_tokens_counted, tokens_per_shard, counts)
 
 
 def front_matter(manifest: Manifest, lengths: Sequence[int]) -> str:
@@ -433,67 +373,3 @@ def megabytes(num_bytes: int) -> str:
 def as_yaml(plain: Any) -> str:
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     return text
-
-
-@contextmanager
-def figure_to(path: Path):  # type: ignore[no-untyped-def]
-    """Axes to draw on; saved as SVG, the same drawing as the same bytes, whatever matplotlib is configured to."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure()
-        yield figure.subplots()
-        figure.savefig(path, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-
-
-def draw_lengths(path: Path, counts: dict[str, np.ndarray]) -> None:
-    """The share of each split's instances by length, in bins of equal width; logarithmic, since most are full.
-
-    counts: split -> [L + 1] instances of each length.
-    """
-    with figure_to(path) as axes:
-        for split, colour in (("train", BLUE), ("heldout", ORANGE)):
-            if split not in counts:
-                continue
-            max_seq_length = len(counts[split]) - 1
-            edges = np.unique(np.linspace(0, max_seq_length, LENGTH_BINS_IN_FIGURE + 1).round().astype(int))
-            in_bins = np.add.reduceat(counts[split][1:], edges[:-1])  # edges[i] < length <= edges[i + 1]
-            axes.stairs(
-                100 * in_bins / in_bins.sum(),
-                edges + 0.5,
-                baseline=None if split == "heldout" else 1e-9,
-                fill=split == "train",
-                color=colour,
-                linewidth=1.5,
-                label=SPLIT_NAMES[split],
-            )
-            axes.set_xlim(0, max_seq_length + 1)
-        axes.set_xticks([max_seq_length * number // LENGTH_BINS_IN_TABLE for number in range(LENGTH_BINS_IN_TABLE + 1)])
-        axes.set_yscale("log")
-        axes.set_ylim(0.01, 100)
-        axes.yaxis.set_major_formatter(plain_number)
-        axes.set_xlabel("tokens of the instance, special tokens included")
-        axes.set_ylabel("% of the instances (log)")
-        axes.legend(loc="upper left")
-
-
-def draw_frequencies(path: Path, counts: np.ndarray) -> None:
-    """Occurrences of each entry over its rank, both logarithmic.
-
-    counts: [V] occurrences.
-    """
-    occurring = np.sort(counts[counts > 0])[::-1]
-    with figure_to(path) as axes:
-        axes.plot(np.arange(1, len(occurring) + 1), occurring, color=BLUE, linewidth=1.5)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.xaxis.set_major_formatter(plain_number)
-        axes.yaxis.set_major_formatter(plain_number)
-        axes.set_xlabel("rank of the entry (log)")
-        axes.set_ylabel("occurrences (log)")
-
-
-def plain_number(value: float, position: int | None = None) -> str:
-    """0.01, 1, 1,000: the ticks of a logarithmic axis without powers."""
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
