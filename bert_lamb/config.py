@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bert_lamb.errors import UserError, UserErrors
 
+MAX_SHARD_TOKENS = 2**31 - 1  # as in shards/schema.py, which this module does not import
+
 
 class IfExists(Enum):
     """What to do when the output is there already."""
@@ -501,6 +503,13 @@ def check_corpus(config: CorpusConfig) -> Complaints:
         complaints.unless(8 <= length <= 65_535, "max_seq_lengths", length, "lengths in 8..65535")
     _check_if_share(complaints, "", config, "short_seq_prob", "random_next_prob", "heldout_proportion")
     _check_if_positive(complaints, "", config, "group_tokens", "partition_bytes", "instances_per_shard", "num_workers")
+    longest = max(config.max_seq_lengths, default=1)
+    complaints.unless(
+        config.instances_per_shard * longest <= MAX_SHARD_TOKENS,
+        "instances_per_shard",
+        config.instances_per_shard,
+        f"at most {MAX_SHARD_TOKENS // max(longest, 1)} at length {longest}: a shard holds 2^31 - 1 tokens",
+    )
     _check_if_share(complaints, "cleaning.", config.cleaning, "near_duplicate_threshold")
     for bound in ("min_characters", "min_words"):
         value = getattr(config.cleaning, bound)

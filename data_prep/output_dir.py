@@ -48,7 +48,7 @@ def is_complete(output_dir: Path, *, complete_mark: str, if_exists: str) -> bool
             fix="choose another output_dir, or add if_exists=resume or if_exists=restart",
         )
     if if_exists == "resume":
-        (output_dir / UNFINISHED_MARK).unlink(missing_ok=True)  # a process killed in the last line of `publish`
+        _remove_marks(output_dir)  # left by a process killed in the last line of `publish`
         return True
     # Deleted under the other name: whatever a process that is killed meanwhile leaves, it is no half output.
     (output_dir / UNFINISHED_MARK).write_text("{}\n")
@@ -96,10 +96,14 @@ def publish(output_dir: Path) -> None:
     """Rename OUTPUT.partial, whose complete mark has been written, to its place."""
     if output_dir.is_dir():
         output_dir.rmdir()  # an empty folder, see is_complete
-    for left_over in partial_dir_of(output_dir).glob(f"{UNFINISHED_MARK}.*"):  # of a process killed in `begin`
-        left_over.unlink()
     partial_dir_of(output_dir).rename(output_dir)
-    (output_dir / UNFINISHED_MARK).unlink()
+    _remove_marks(output_dir)
+
+
+def _remove_marks(output_dir: Path) -> None:
+    """The mark itself last; the others are CORPUS_MARK and what a process killed in `begin` left."""
+    for mark in sorted(output_dir.glob(f"{UNFINISHED_MARK}*"), reverse=True):
+        mark.unlink(missing_ok=True)
 
 
 def delete(partial_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""The list of independent partitions of the input, known from the files' names and sizes alone (before station 1).
+"""The list of independent partitions of the input, known from the listing and a look at the cuts (before station 1).
 
 A partition is some stretches of one source, about `partition_bytes` on disk. Any process on any machine can work on it
 without the others; their documents are put together in the order of this list. How the input is cut changes no
@@ -32,6 +32,11 @@ class Partition:
     @property
     def num_bytes(self) -> int:
         return sum(stretch.num_bytes for stretch in self.stretches)
+
+    @property
+    def is_too_large(self) -> bool:
+        """Much larger than was asked for, since it cannot be cut."""
+        return self.num_bytes > 2 * self.block_characters
 
     def read_blocks(self) -> Iterator[list[Document]]:
         """The documents in order, in lists of about block_characters; no more than the source may give at all."""

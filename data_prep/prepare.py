@@ -9,6 +9,7 @@ Everything is made in OUTPUT.partial beside its place and renamed at the end, so
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert_lamb.errors import UserError
@@ -35,7 +36,7 @@ from data_prep.output_dir import begin, delete, is_complete, partial_dir_of, pub
 from data_prep.plan import Partition, plan, share_of
 from data_prep.pool import Pool
 from data_prep.settings import Settings, Spread
-from data_prep.workspace import VOCABULARY_FILE, Workspace, require_same_config, versions
+from data_prep.workspace import VOCABULARY_FILE, Workspace, forget_another_corpus, require_same_config, versions
 
 
 def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: str) -> None:
@@ -53,7 +54,11 @@ def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: 
     if is_made(settings, output_dir, if_exists=if_exists):
         return
     partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
-    workspace = open_workspace(settings, output_dir, partition_bytes=spread.partition_bytes)
+    workspace = open_workspace(partitions, settings, output_dir, partition_bytes=spread.partition_bytes)
+    if workspace.is_finished:
+        put_in_place(workspace, output_dir)
+        print(f"{output_dir}: was finished, but for the clearing up")
+        return
     with Pool(spread.num_workers) as pool:
         make_documents(partitions, workspace, settings, pool)
         finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
@@ -72,7 +77,10 @@ def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> No
         return
     partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
     of_share = share_of(partitions, spread.share)
-    workspace = open_workspace(settings, output_dir, partition_bytes=spread.partition_bytes)
+    workspace = open_workspace(partitions, settings, output_dir, partition_bytes=spread.partition_bytes)
+    if workspace.is_finished:
+        print(f"{workspace.directory}: merged already, but for the clearing up, which bert-lamb merge does")
+        return
     with Pool(spread.num_workers) as pool:
         make_documents(of_share, workspace, settings, pool)
     print(f"{workspace.directory}: share {spread.share}, {len(of_share)} of {len(partitions)} partitions done")
@@ -93,7 +101,11 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
             fix="run bert-lamb prepare share=INDEX/COUNT for all shares first, with the same output_dir",
         )
     partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
-    workspace = open_workspace(settings, output_dir, partition_bytes=spread.partition_bytes)
+    workspace = open_workspace(partitions, settings, output_dir, partition_bytes=spread.partition_bytes)
+    if workspace.is_finished:
+        put_in_place(workspace, output_dir)
+        print(f"{output_dir}: was finished, but for the clearing up")
+        return
     with Pool(spread.num_workers) as pool:
         finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
 
@@ -107,10 +119,11 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
             print(f"{output_file}: there already; nothing to do")
             return
         raise UserError(found=f"a file {output_file}", expected="none", fix="choose another, or add if_exists=restart")
+    output_file.unlink(missing_ok=True)  # restart: or a run that is killed now would leave what looks like its result
     if is_complete(work_dir, complete_mark=VOCABULARY_FILE, if_exists=if_exists):
         raise UserError(found=f"{work_dir}", expected="nothing there", fix="delete it")
     partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
-    workspace = open_workspace(settings, work_dir, partition_bytes=spread.partition_bytes)
+    workspace = open_workspace(partitions, settings, work_dir, partition_bytes=spread.partition_bytes)
     with Pool(spread.num_workers) as pool:
         make_vocabulary(partitions, workspace, settings, pool)
     workspace.vocabulary_path.replace(output_file)
@@ -128,14 +141,16 @@ def is_made(settings: Settings, output_dir: Path, *, if_exists: str) -> bool:
     return True
 
 
-def open_workspace(settings: Settings, output_dir: Path, *, partition_bytes: int) -> Workspace:
+def open_workspace(
+    partitions: Sequence[Partition], settings: Settings, output_dir: Path, *, partition_bytes: int
+) -> Workspace:
     """OUTPUT.partial, begun or gone on with, with the vocabulary in it if one is given.
 
     Raises UserError where it was begun for another output, and for what a preparation can be refused for beforehand.
     """
     if settings.cleaning.duplicates == "near":
         near_duplicates.require_datasketch()
-    purpose = {**settings.to_config(), "partition_bytes": partition_bytes, "versions": versions()}
+    purpose = {**settings.to_config(), "partition_bytes": partition_bytes, "versions": versions(settings)}
     entries = None
     if settings.vocabulary_file:
         entries = vocabulary.read_entries(settings.vocabulary_file)
@@ -143,6 +158,8 @@ def open_workspace(settings: Settings, output_dir: Path, *, partition_bytes: int
     workspace = Workspace(begin(output_dir, purpose))
     workspace.documents_dir.mkdir(exist_ok=True)
     workspace.instances_dir.mkdir(exist_ok=True)
+    ids = [partition.id for partition in partitions]
+    forget_another_corpus(workspace, ids, is_vocabulary_given=settings.vocabulary_file is not None)
     if entries is not None and not workspace.vocabulary_path.is_file():  # workers of other shares may be reading it
         vocabulary.put_in_place(workspace.vocabulary_path, entries, scratch_dir=workspace.documents_dir)
     return workspace
@@ -165,12 +182,17 @@ def finish(
     _require_train_instances(instance_sets, settings, chosen)
     manifest = _manifest(settings, vocabulary_record, chosen, instance_sets)
     write_card(workspace.directory, manifest)
-    shutil.rmtree(workspace.documents_dir)
-    shutil.rmtree(workspace.instances_dir)
     write_manifest(workspace.directory, manifest)
-    publish(output_dir)
+    put_in_place(workspace, output_dir)
     seconds = time.monotonic() - started_at
     print(summary(manifest, output_dir, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
+
+
+def put_in_place(workspace: Workspace, output_dir: Path) -> None:
+    """Clear up behind the manifest, and rename. An earlier run may have been killed in the midst of it."""
+    shutil.rmtree(workspace.instances_dir)
+    shutil.rmtree(workspace.documents_dir)
+    publish(output_dir)
 
 
 def _manifest(
@@ -181,7 +203,7 @@ def _manifest(
         format_version=FORMAT_VERSION,
         vocabulary=vocabulary_record,
         sentence_task=settings.sentence_task,
-        preparation=Preparation(config=settings.to_config(), versions=versions()),
+        preparation=Preparation(config=settings.to_config(), versions=versions(settings)),
         sources=tuple(
             SourceRecord(
                 name=source.name,

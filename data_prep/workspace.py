@@ -1,15 +1,21 @@
 """OUTPUT.partial while it grows: what lies where in it, and what must be the same when a run goes on with it."""
 
+import hashlib
 import importlib.metadata
+import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bert_lamb.errors import UserError
-from bert_lamb.shards.manifest import read_manifest
+from bert_lamb.shards.manifest import MANIFEST_FILE, read_manifest
+from data_prep.output_dir import UNFINISHED_MARK
+from data_prep.settings import Settings
 
 VOCABULARY_FILE = "vocab.txt"
+CORPUS_MARK = f"{UNFINISHED_MARK}.corpus"  # the partitions that what lies here was made from; output_dir.py removes it
 LIBRARIES = (
     "bert-lamb",
     "numpy",
@@ -40,6 +46,38 @@ class Workspace:
     def vocabulary_path(self) -> Path:
         return self.directory / VOCABULARY_FILE
 
+    @property
+    def is_finished(self) -> bool:
+        """All is there but for the clearing up: the manifest is written when the last shard is."""
+        return (self.directory / MANIFEST_FILE).is_file()
+
+
+def forget_another_corpus(workspace: Workspace, partition_ids: Sequence[str], *, is_vocabulary_given: bool) -> None:
+    """Delete what was made from the whole of a corpus that is another now: files have come, gone or changed their size.
+
+    What was made from a partition alone stays: its folder is named by what it reads.
+    """
+    mark = workspace.directory / CORPUS_MARK
+    digest = hashlib.blake2b("\n".join(partition_ids).encode(), digest_size=16).hexdigest()
+    if mark.is_file():
+        if mark.read_text() == digest:
+            return
+        (workspace.directory / MANIFEST_FILE).unlink(missing_ok=True)
+        for path in (*workspace.instances_dir.glob("*.npy"), *workspace.directory.glob("seq*/*")):
+            path.unlink(missing_ok=True)
+        if not is_vocabulary_given:
+            workspace.vocabulary_path.unlink(missing_ok=True)
+            for path in workspace.documents_dir.glob("*/*.tokens.arrow"):
+                path.unlink(missing_ok=True)
+    temporary = temporary_of(mark)
+    temporary.write_text(digest)
+    temporary.replace(mark)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where this process writes a file before it renames it to `path`; another process has another name for it."""
+    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.partial")
+
 
 def require_same_config(output_dir: Path, config: dict[str, Any]) -> None:
     """UserError naming the settings in which the shards that are there differ from the present configuration."""
@@ -53,7 +91,8 @@ def require_same_config(output_dir: Path, config: dict[str, Any]) -> None:
         )
 
 
-def versions() -> dict[str, str]:
+def versions(settings: Settings) -> dict[str, str]:
     """Versions of what the bytes depend on."""
-    found = {library: importlib.metadata.version(library) for library in LIBRARIES}
+    libraries = (*LIBRARIES, "datasketch") if settings.cleaning.duplicates == "near" else LIBRARIES
+    found = {library: importlib.metadata.version(library) for library in libraries}
     return {"python": platform.python_version(), **found}

@@ -10,8 +10,9 @@ import sys
 import pytest
 import yaml
 
-from bert_lamb import cli
+from bert_lamb import cli, config
 from bert_lamb.config import SCHEMAS
+from bert_lamb.shards import schema
 from tests.launch import CHECKOUT
 
 RECIPE = ["pretrain", "recipe=lamb_32k", "shards=/nowhere", "run_dir=/tmp/never"]
@@ -65,6 +66,10 @@ def run(capsys, *arguments):
         ([*RECIPE, "evaluation.max_instances=-1"], ["found evaluation.max_instances=-1"]),
         (["prepare", "output_dir=o"], ["found sources={}; expected at least one source"]),
         (["prepare", "corpus=text", "output_dir=o"], ["found sources.text.path=''"]),
+        (
+            ["prepare", "corpus=text", "sources.text.path=t", "output_dir=o", "instances_per_shard=4194304"],
+            ["found instances_per_shard=4194304; expected at most 4194303 at length 512"],
+        ),
         (
             ["squad", "model_dir=m", "eval_file=e", "output_dir=o", "batch_size=30", "micro_batch_size=8"],
             ["found batch_size=30; expected a multiple of micro_batch_size=8"],
@@ -133,6 +138,10 @@ def test_hydras_flags(tmp_path):
     line = "bert-lamb pretrain optimizer="
     groups = call("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
     assert groups.stdout.split() == ["optimizer=adamw", "optimizer=lamb", "optimizer=lars"]
+
+
+def test_both_sides_agree_on_the_largest_shard():
+    assert config.MAX_SHARD_TOKENS == schema.MAX_SHARD_TOKENS
 
 
 def test_every_schema_has_a_command_and_a_root():

@@ -61,7 +61,7 @@ RULES = {
         },
     ),
     "data_prep/card": ({"numpy", "yaml", "matplotlib"}, {"data_prep.card", "bert_lamb.shards"}),
-    "data_prep/workspace.py": (set(), {"bert_lamb.shards"}),
+    "data_prep/workspace.py": (set(), {"bert_lamb.shards", "data_prep.settings", "data_prep.output_dir"}),
     "data_prep/demo": (set(), {"data_prep.demo", "data_prep.output_dir"}),
     "data_prep": (
         {

@@ -56,6 +56,7 @@ def concatenate(blocks: Iterable[Columns], *, max_tokens: int) -> Columns:
         input_ids[num_tokens:stop] = block.input_ids
         num_tokens = stop
         others.append((np.diff(block.offsets), block.segment_a_lengths, block.sentence_labels, block.documents))
+        del block
     lengths, *rest = (np.concatenate(parts) for parts in zip(*others, strict=True))
     return Columns(input_ids[:num_tokens], offsets_of(lengths), *rest)
 

@@ -14,8 +14,8 @@ from data_prep.sources import MARKDOWN, PLAIN, WIKITEXT, Document
 KEPT = ""
 TOO_SHORT = "too_short"  # fewer characters or words of plain text than asked for
 STUB = "stub"
-# The other reasons need more than the document itself: no_tokens (tokenization), repeated_key, duplicate,
-# near_duplicate and not_sampled (selection).
+# The other reasons need more than the document's text: no_tokens, repeated_key, duplicate, near_duplicate and
+# not_sampled (selection.py).
 
 # Rules for lines and marks are narrow: of a page's furniture some may stay, but no sentence of a text may go.
 STUB_MARKS = re.compile(

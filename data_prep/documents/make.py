@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 
 from bert_lamb.progress import Progress, track
@@ -54,9 +56,10 @@ def make_vocabulary(partitions: Sequence[Partition], workspace: Workspace, setti
     if workspace.vocabulary_path.is_file():
         return
     chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=False)
+    bounds = np.searchsorted(chosen.block, np.arange(len(chosen.blocks) + 1))  # where each block's documents begin
     rows_of_block = [
-        (block, chosen.row[(chosen.block == number) & (chosen.num_copies > 0)].tolist())
-        for number, block in enumerate(chosen.blocks)
+        (block, chosen.row[start:stop][chosen.num_copies[start:stop] > 0])
+        for block, (start, stop) in zip(chosen.blocks, pairwise(bounds), strict=True)
     ]
     tasks = (partial(_count_characters, block, rows, settings.is_lowercase) for block, rows in rows_of_block)
     counts = sum(pool.run(tasks), Counter[str]())
@@ -79,6 +82,7 @@ def read_partitions(partitions: Sequence[Partition], worker: WorkerSettings, poo
     dump, which cannot be cut) is read here and given out block by block.
     """
     num_bytes = sum(partition.num_bytes for partition in partitions)
+    num_bytes_worth_waiting = num_bytes / (2 * pool.num_workers)
     num_read = Counter[int]()  # documents of each source, as far as the tasks have told
 
     def tasks() -> Iterator[Callable[[], Report]]:
@@ -89,7 +93,7 @@ def read_partitions(partitions: Sequence[Partition], worker: WorkerSettings, poo
             done = store.read_done(worker.folder_of(partition))
             if done is not None:
                 yield partial(Report, partition, done.num_documents, done, is_marked=True)
-            elif pool.num_workers > 1 and partition.num_bytes * 2 * pool.num_workers > num_bytes:
+            elif pool.num_workers > 1 and partition.is_too_large and partition.num_bytes > num_bytes_worth_waiting:
                 yield from _tasks_of_blocks(partition, worker)
             else:
                 yield partial(_read_and_work, partition, worker)
@@ -136,7 +140,7 @@ def _worker_settings(workspace: Workspace, settings: Settings, *, has_vocabulary
     )
 
 
-def _count_characters(block: BlockFiles, rows: list[int], is_lowercase: bool) -> Counter[str]:
+def _count_characters(block: BlockFiles, rows: np.ndarray, is_lowercase: bool) -> Counter[str]:
     normalizer = bert_normalizer(is_lowercase=is_lowercase)
     counts = Counter[str]()
     for text in _texts(block, rows):
@@ -144,6 +148,6 @@ def _count_characters(block: BlockFiles, rows: list[int], is_lowercase: bool) ->
     return counts
 
 
-def _texts(block: BlockFiles, rows: list[int]) -> list[str]:
-    texts: list[str] = store.read(block, TEXT)["text"].take(pa.array(rows, pa.int64())).to_pylist()
+def _texts(block: BlockFiles, rows: np.ndarray) -> list[str]:
+    texts: list[str] = store.read(block, TEXT)["text"].take(pa.array(rows)).to_pylist()
     return texts

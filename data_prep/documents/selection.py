@@ -78,7 +78,7 @@ def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Setti
             num_bytes += int(index["num_bytes"].to_numpy().sum())
             columns["block"].append(np.full(count, len(blocks), np.int32))
             columns["row"].append(np.arange(count, dtype=np.int32))
-            columns["number"].append(index["number"].to_numpy())
+            columns["number"].append(index["number"].to_numpy().copy())  # or every block would stay mapped
             columns["source"].append(np.full(count, partition.source_index, np.int16))
             columns["num_tokens"].append(_num_tokens(block)[:count] if has_tokens else np.ones(count, np.int64))
             outcomes.append(index["outcome"].to_numpy(zero_copy_only=False))

@@ -11,13 +11,14 @@ together.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from data_prep.workspace import temporary_of
 
 INDEX, TEXT, TOKENS = "index", "text", "tokens"
 DONE_FILE = "done.json"
@@ -98,7 +99,7 @@ class Done:
 
 def mark_done(folder: Path, done: Done) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{DONE_FILE}.{os.getpid()}.partial"
+    temporary = temporary_of(folder / DONE_FILE)
     temporary.write_text(json.dumps(asdict(done)) + "\n")
     temporary.replace(folder / DONE_FILE)
 
@@ -126,7 +127,7 @@ def blocks_of(folder: Path, done: Done) -> list[BlockFiles]:
 
 def _write(path: Path, columns: dict[str, pa.Array]) -> None:
     batch = pa.record_batch(columns)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    temporary = temporary_of(path)
     with pa.OSFile(str(temporary), "wb") as stream, pa.ipc.new_file(stream, batch.schema) as file:
         file.write_batch(batch)
     temporary.replace(path)

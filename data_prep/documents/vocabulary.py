@@ -5,8 +5,6 @@ order of a randomly seeded hash table, and ties between merges are broken by tho
 and numbered here, before the library counts pairs.
 """
 
-import os
-import platform
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +18,7 @@ from tokenizers.trainers import WordPieceTrainer
 from bert_lamb.errors import UserError
 from bert_lamb.shards.manifest import Vocabulary
 from bert_lamb.shards.reader import file_sha256
+from data_prep.workspace import temporary_of
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
@@ -55,7 +54,7 @@ def read_entries(path: Path) -> list[str]:
 
 def put_in_place(path: Path, entries: Iterable[str], *, scratch_dir: Path) -> None:
     """Write a vocab.txt, one entry a line, in scratch_dir and rename it: who finds the file finds all of it."""
-    temporary = scratch_dir / f"{path.name}.{platform.node()}.{os.getpid()}.partial"
+    temporary = temporary_of(scratch_dir / path.name)
     temporary.write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
     temporary.replace(path)
 

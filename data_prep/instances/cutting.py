@@ -5,7 +5,6 @@ instances is known, and with it which of them each shard holds. In the second, e
 token stores. A worker holds the tokens of one group and of one shard.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from data_prep.documents import store
 from data_prep.documents.store import INDEX, TOKENS
 from data_prep.instances.groups import Group
 from data_prep.instances.sentence_tasks import InstanceSettings, TokenizedDocument, as_array, assemble, make_instances
+from data_prep.workspace import temporary_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def lay_down_instances(
         for found in instance_settings:
             instances = as_array(make_instances(documents, found))
             path = paths[found.max_seq_length]
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            temporary = temporary_of(path)
             with temporary.open("wb") as stream:
                 np.save(stream, instances)
             temporary.replace(path)

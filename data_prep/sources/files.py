@@ -151,7 +151,7 @@ def open_binary(path: Path) -> IO[bytes]:
 def whole_file(key: str, path: Path) -> Stretch:
     with file_errors(path):
         num_bytes = path.stat().st_size
-    return Stretch(key, str(path), 0, num_bytes, num_bytes, is_whole=True)
+    return Stretch(key, str(path), 0, num_bytes, num_bytes, num_bytes, is_whole=True)
 
 
 def cut_file(
@@ -166,7 +166,7 @@ def cut_file(
         size = path.stat().st_size
         while start < size or start == 0:
             stop = find_cut(stream, start + stretch_bytes, size) if start + stretch_bytes < size else size
-            yield Stretch(key, str(path), start, stop, stop - start, is_whole=start == 0 and stop == size)
+            yield Stretch(key, str(path), start, stop, stop - start, size, is_whole=start == 0 and stop == size)
             if stop == size:
                 return
             start = stop

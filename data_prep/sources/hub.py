@@ -14,7 +14,7 @@ class HuggingFace:
         with _hub_errors(source):
             num_files = _load(source).num_shards
         for number in range(num_files):
-            yield Stretch(f"{number}", source.dataset, number, number + 1, 0, is_whole=num_files == 1)
+            yield Stretch(f"{number}", source.dataset, number, number + 1, 0, 0, is_whole=num_files == 1)
 
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
         name = describe(source)

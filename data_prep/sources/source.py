@@ -49,6 +49,7 @@ class Stretch:
     start: int
     stop: int
     num_bytes: int  # on disk; 0 where it is not known
+    file_bytes: int  # of the whole file, by which a changed one is known; 0 where there is none
     is_whole: bool  # the whole file, or all of the dataset
 
 

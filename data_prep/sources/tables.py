@@ -126,7 +126,7 @@ def _runs(key: str, path: Path, sizes: list[int], stretch_bytes: int) -> Iterato
         num_bytes += size
         if num_bytes >= stretch_bytes or index == len(sizes) - 1:
             is_whole = start == 0 and index == len(sizes) - 1
-            yield Stretch(key, str(path), start, index + 1, num_bytes, is_whole)
+            yield Stretch(key, str(path), start, index + 1, num_bytes, path.stat().st_size, is_whole)
             start, num_bytes = index + 1, 0
 
 

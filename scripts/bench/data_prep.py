@@ -140,8 +140,9 @@ def settings_of(corpus: Path, vocabulary: Path) -> Settings:
 
 
 def time_stations(corpus: Path, vocabulary: Path, work: Path) -> dict[str, float]:
-    """Seconds in each station of a run in this process."""
+    """Seconds in each station of a run in this process, without those of a station that it waited for."""
     seconds: defaultdict[str, float] = defaultdict(float)
+    inner = [0.0]  # for each station that is at work, the innermost last: seconds of others within it
 
     def timed(holder: Any, name: str, station: str) -> None:
         original: Callable[..., Any] = getattr(holder, name)
@@ -149,10 +150,13 @@ def time_stations(corpus: Path, vocabulary: Path, work: Path) -> dict[str, float
         @wraps(original)
         def measure(*arguments: Any, **options: Any) -> Any:
             started = time.perf_counter()
+            inner.append(0.0)
             try:
                 return original(*arguments, **options)
             finally:
-                seconds[station] += time.perf_counter() - started
+                elapsed = time.perf_counter() - started
+                seconds[station] += elapsed - inner.pop()
+                inner[-1] += elapsed
 
         setattr(holder, name, measure)
 

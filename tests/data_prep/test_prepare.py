@@ -5,12 +5,14 @@ manifest, OUTPUT written in place, rmtree of a folder that holds no shards, rand
 forgotten or done twice, a limit applied per partition, hashes of the raw text for duplicates.
 """
 
+import bz2
 import functools
 import hashlib
 import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +25,7 @@ from bert_lamb.errors import UserError
 from bert_lamb.shards import open_instances, read_manifest
 from bert_lamb.shards.verify import verify
 from data_prep.documents.partition import document_number
+from data_prep.instances.cutting import make_shard
 from data_prep.output_dir import partial_dir_of
 from data_prep.plan import plan, share_of
 from data_prep.pool import Pool
@@ -176,15 +179,38 @@ if __name__ == "__main__":
 """
 
 
+def run_elsewhere(corpus, output_dir, num_workers, partition_bytes):
+    """In another process, whose workers import what they run."""
+    script = output_dir.parent / "run.py"
+    script.write_text(RUN)
+    arguments = [os.path.dirname(__file__), str(corpus), str(output_dir), str(num_workers), str(partition_bytes)]
+    subprocess.run([sys.executable, str(script), *arguments], check=True)
+
+
 @pytest.mark.parametrize(("num_workers", "partition_bytes"), [(2, SMALL_PARTITIONS), (5, 700), (2, 10**6)])
 def test_workers_and_cuts_change_no_byte(prepared, corpus, tmp_path, num_workers, partition_bytes):
-    """In another process. 2 workers on uncut files: blocks are given out by the reading process."""
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    here = os.path.dirname(__file__)
-    arguments = [here, str(corpus), str(tmp_path / "shards"), str(num_workers), str(partition_bytes)]
-    subprocess.run([sys.executable, str(script), *arguments], check=True)
+    run_elsewhere(corpus, tmp_path / "shards", num_workers, partition_bytes)
     assert contents(tmp_path / "shards") == contents(prepared)
+
+
+def test_a_packed_file_is_given_out_block_by_block(corpus, tmp_path):
+    """It cannot be cut, so that one worker would have all of it: the main process reads it."""
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "b.jsonl").write_bytes((corpus / "b.jsonl").read_bytes())
+    with bz2.open(tmp_path / "corpus" / "a.txt.bz2", "wb") as stream:
+        stream.write((corpus / "a.txt").read_bytes())
+    settings = settings_of(tmp_path / "corpus")
+    settings = replace(
+        settings,
+        sources=(replace(settings.sources[0], path=str(tmp_path / "corpus" / "a.txt.bz2")), settings.sources[1]),
+    )
+    partitions = plan(settings.sources, partition_bytes=700)
+    assert [partition.is_too_large for partition in partitions][:2] == [True, False]
+    assert partitions[0].num_bytes * 4 > sum(partition.num_bytes for partition in partitions)
+    for num_workers in (1, 2):
+        output_dir = tmp_path / f"shards{num_workers}"
+        prepare(settings, Spread(700, num_workers), output_dir=output_dir, if_exists="refuse")
+    assert contents(tmp_path / "shards1") == contents(tmp_path / "shards2")
 
 
 def test_one_worker_on_many_partitions_writes_the_same_bytes(prepared, corpus, tmp_path):
@@ -289,6 +315,8 @@ def test_the_other_sentence_tasks(corpus, tmp_path, task):
     assert manifest.sentence_task == task
     shares = [found.num_true_labels / found.num_instances for found in manifest.instance_sets if found.split == "train"]
     assert all(share == 0 if task == "none" else 0.4 < share < 0.6 for share in shares)
+    run(corpus, tmp_path / "cut", sentence_task=task, partition_bytes=700)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "shards")
     other = "none" if task != "none" else "sentence_order"
     with pytest.raises(UserError, match="other values of sentence_task"):
         run(corpus, tmp_path / "shards", sentence_task=other, if_exists="resume")
@@ -353,22 +381,67 @@ def test_a_mended_file_costs_its_own_partitions_only(prepared, corpus, tmp_path)
     assert ours == {name: found for name, found in contents(prepared).items() if name in ours}
 
 
-def test_a_file_of_another_size_is_read_anew(corpus, tmp_path):
-    """Its partition was finished before an interruption, with the text that it had then."""
+@pytest.mark.parametrize("place", ["reading", "shards", "manifest"])
+@pytest.mark.parametrize("has_vocabulary", [False, True])
+def test_files_that_changed_are_read_anew(prepared, corpus, tmp_path, monkeypatch, place, has_vocabulary):
+    """Whatever was made when the run broke off: documents, the vocabulary trained on them, instances, shards, all.
+
+    The change leaves the first stretch of the file as long as it was: the size of the whole file tells it.
+    """
+    monkeypatch.setattr("data_prep.prepare.write_card", lambda *arguments: None)
+    (tmp_path / "corpus").mkdir()
     first, second = tmp_path / "corpus" / "a.txt", tmp_path / "corpus" / "b.jsonl"
-    first.parent.mkdir()
     first.write_bytes((corpus / "a.txt").read_bytes())
-    second.write_bytes((corpus / "b.jsonl").read_bytes() + b"\n{")
-    with pytest.raises(UserError, match="in the line at byte"):
-        run(tmp_path / "corpus", tmp_path / "shards", vocabulary_file=None)
+    second.write_bytes((corpus / "b.jsonl").read_bytes() + (b"\n{" if place == "reading" else b""))
+    settings = {"vocabulary_file": prepared / "vocab.txt" if has_vocabulary else None, "partition_bytes": 1500}
+    made = []
+
+    def make_some(*arguments):
+        made.append(arguments)
+        if len(made) > 3:
+            refuse()
+        return make_shard(*arguments)
+
+    with monkeypatch.context() as patch:
+        if place == "shards":
+            patch.setattr("data_prep.instances.make.make_shard", make_some)
+        if place == "manifest":
+            patch.setattr("data_prep.prepare.put_in_place", lambda *arguments: refuse())
+        with pytest.raises(UserError, match="in the line at byte" if place == "reading" else "found a; expected b"):
+            run(tmp_path / "corpus", tmp_path / "shards", **settings)
     assert list(partial_dir_of(tmp_path / "shards").rglob("done.json"))
-    first.write_bytes(first.read_bytes() + b"\n\nA river north of the old city. The king of the bridge.")
+    assert (partial_dir_of(tmp_path / "shards") / "manifest.json").is_file() == (place == "manifest")
+    text = first.read_bytes()
+    first.write_bytes(
+        text[:20].swapcase() + text[20:].replace(b"river", b"RIVAL", 3) + b"\n\nA river. The king of the bridge."
+    )
     second.write_bytes((corpus / "b.jsonl").read_bytes())
-    run(tmp_path / "corpus", tmp_path / "shards", if_exists="resume")
-    run(tmp_path / "corpus", tmp_path / "anew")
+    run(tmp_path / "corpus", tmp_path / "shards", if_exists="resume", **settings)
+    run(tmp_path / "corpus", tmp_path / "anew", **settings)
     assert read_manifest(tmp_path / "anew").sources[0].num_read == 61
-    ours, others = contents(tmp_path / "shards"), contents(tmp_path / "anew")
-    assert ours == others
+    assert contents(tmp_path / "shards") == contents(tmp_path / "anew")
+
+
+@pytest.mark.parametrize("is_share", [False, True])
+def test_what_was_finished_is_only_cleared_up(prepared, corpus, tmp_path, monkeypatch, capsys, is_share):
+    """The documents may be gone already; nothing is read again."""
+    settings = settings_of(corpus, vocabulary_file=prepared / "vocab.txt")
+    output_dir, spread = tmp_path / "shards", Spread(1500, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.prepare.put_in_place", lambda *arguments: refuse())
+        with pytest.raises(UserError, match="found a"):
+            prepare(settings, spread, output_dir=output_dir, if_exists="refuse")
+    for path in (partial_dir_of(output_dir) / "documents").iterdir():
+        shutil.rmtree(path)
+    monkeypatch.setattr("data_prep.plan.Partition.read_blocks", lambda partition: refuse())
+    if is_share:
+        prepare(settings, replace(spread, share="0/2"), output_dir=output_dir, if_exists="refuse")
+        assert "merged already" in capsys.readouterr().out
+        merge(settings, spread, output_dir=output_dir)
+    else:
+        prepare(settings, spread, output_dir=output_dir, if_exists="resume")
+    assert verify(output_dir) == []
+    assert not partial_dir_of(output_dir).exists()
 
 
 def test_nothing_to_train_on_is_refused(corpus, tmp_path):

@@ -44,7 +44,7 @@ def settings_of(sources, **cleaning):
 
 def stored(folder, source_index, source, blocks):
     """A finished partition. blocks: lists of documents (number, text, tokens, outcome)."""
-    stretch = Stretch(f"file{len(list(folder.iterdir()))}", "/corpus/file", 0, 1, 1, is_whole=True)
+    stretch = Stretch(f"file{len(list(folder.iterdir()))}", "/corpus/file", 0, 1, 1, 1, is_whole=True)
     partition = Partition(source_index, source, (stretch,), 100)
     place = folder / partition.id
     place.mkdir()
