@@ -122,7 +122,8 @@ def open_group(
         first_sentence, first_token = lengths.offsets.to_numpy(), ids.offsets.to_numpy()
         numbers = index["number"].to_numpy().tolist()
         for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):  # of rows that lie end to end
-            tokens.append(ids.values.to_numpy()[first_token[run[0]] : first_token[run[-1] + 1]])
+            # Copied, so that the block is let go: a group of held-out documents has a few of each of very many blocks.
+            tokens.append(ids.values.to_numpy()[first_token[run[0]] : first_token[run[-1] + 1]].copy())
         for row in rows.tolist():
             bounds = sentence_bounds[first_sentence[row] : first_sentence[row + 1] + 1]
             offsets = bounds - (bounds[0] - position) if has_sentences else bounds[[0, -1]] - (bounds[0] - position)
