@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from data_prep.documents.selection import (
     choose,
 )
 from data_prep.documents.store import BlockFiles, Done, IndexRow
+from data_prep.instances.cutting import CuttingSettings, open_group
 from data_prep.instances.groups import _cuts, make_groups
 from data_prep.plan import Partition
 from data_prep.settings import Cleaning, Settings
@@ -66,6 +68,25 @@ def stored(folder, source_index, source, blocks):
         )
     store.mark_done(place, Done(len(blocks), sum(map(len, blocks))))
     return partition
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts what Linux says is mapped")
+def test_a_group_does_not_keep_its_blocks_mapped(tmp_path, monkeypatch):
+    """Held-out documents of a large corpus lie in thousands of blocks."""
+    source = Source("a", "text", "/corpus")
+    partition = stored(tmp_path, 0, source, [[(n, f"{n}", 5, "")] for n in range(40)])
+    chosen = choose([partition], tmp_path, settings_of([source]), has_tokens=True)
+    (group,) = make_groups(chosen, group_tokens=1000)
+    read, num_mapped = store.read, []
+
+    def read_and_count(block, part):
+        num_mapped.append(Path("/proc/self/maps").read_text().count(str(tmp_path)))
+        return read(block, part)
+
+    monkeypatch.setattr(store, "read", read_and_count)
+    documents, token_store = open_group(group, CuttingSettings(tmp_path, tmp_path, 100, 2, 3))
+    assert (len(documents), len(token_store), len(num_mapped)) == (40, 200, 80)
+    assert max(num_mapped) <= 4  # the two files of this block and of the one before
 
 
 def kept(chosen):
