@@ -24,7 +24,6 @@ import pytest
 
 from bert_lamb.shards.verify import verify
 from data_prep import prepare as stations
-from data_prep import workspace
 from data_prep.output_dir import UNFINISHED_MARK, partial_dir_of
 from data_prep.prepare import merge, prepare, train_vocabulary
 from data_prep.settings import Cleaning, Settings, Spread
@@ -93,15 +92,15 @@ def work(job, changes):
     sys.stdout = sys.stderr = open(job.folder / "log", "a", encoding="utf-8")  # noqa: SIM115
     if not job.has_card:
         stations.write_card = lambda directory, manifest: (directory / "README.md").write_text("card\n")
-        workspace.versions = stations.versions = lambda: {
-            "all": "1"
-        }  # a hundred runs would parse the metadata of eight packages
+        # A hundred runs would parse the metadata of eight packages.
+        stations.versions = lambda settings: {"all": "1"}
 
     def count(event, arguments):
         is_write = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if event in CHANGES or (is_write and str(arguments[0]).startswith(str(job.folder))):
             if changes.value == job.die_at:
-                if event == "os.rename" and Path(arguments[0]).is_file():  # as if in the middle of writing it
+                # As if in the middle of writing it; a vocabulary that goes to its last place was written before.
+                if event == "os.rename" and Path(arguments[0]).is_file() and Path(arguments[1]) != job.output:
                     os.truncate(arguments[0], Path(arguments[0]).stat().st_size // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
             changes.value += 1

@@ -398,12 +398,17 @@ def test_parameters_of_low_precision_follow_their_masters(implementation, dtype,
     seed=st.integers(0, 1000),
 )
 def test_any_shapes_and_scales(implementation, optimizer_class, shapes, scale, decay, adapt, seed):
-    """All three in float32 against float64: what differs is rounding, relative to the tensor's largest weight."""
+    """All three in float32 against float64: what differs is rounding, relative to the largest weight on the way.
+
+    A step may overshoot zero (lr x decay above 1) and the next come back: relative to what is left, rounding is large.
+    """
     tensors = [(scale * t).float() for t in make_tensors(seed=seed, shapes=shapes)]
     options = {"weight_decay": decay, "adapt": adapt, "lr": LR if adapt else LR * scale / 100}
     found, _ = run(optimizer_class, tensors, 2, implementation=implementation, **options)
-    expected, _ = truth(optimizer_class, tensors, 2, **options)
-    assert distance(found, expected) < TOLERANCE
+    way = [[t.double().numpy() for t in tensors], *(truth(optimizer_class, tensors, n, **options)[0] for n in (1, 2))]
+    for p, *weights in zip(found, *way, strict=True):
+        largest = max((np.abs(w).max(initial=0.0) for w in weights), default=0.0)
+        np.testing.assert_allclose(p.detach().cpu().double(), weights[-1], rtol=0, atol=TOLERANCE * largest)
 
 
 @BOTH
