@@ -9,9 +9,13 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 
 from bert_lamb.errors import UserError
 from data_prep.sources import KINDS, Document, Source, Stretch, read_documents
+from data_prep.sources.files import is_packed
+
+PACKING_RATIO = 4  # text over its packed size, roughly
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,16 @@ class Partition:
         return sum(stretch.num_bytes for stretch in self.stretches)
 
     @property
+    def num_text_bytes(self) -> int:
+        """About as many as there are to work on: a packed file holds some times its size."""
+        return sum(
+            stretch.num_bytes * (PACKING_RATIO if is_packed(Path(stretch.path)) else 1) for stretch in self.stretches
+        )
+
+    @property
     def is_too_large(self) -> bool:
         """Much larger than was asked for, since it cannot be cut."""
-        return self.num_bytes > 2 * self.block_characters
+        return all(stretch.is_whole for stretch in self.stretches) and self.num_text_bytes > 2 * self.block_characters
 
     def read_blocks(self) -> Iterator[list[Document]]:
         """The documents in order, in lists of about block_characters; no more than the source may give at all."""

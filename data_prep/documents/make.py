@@ -82,7 +82,7 @@ def read_partitions(partitions: Sequence[Partition], worker: WorkerSettings, poo
     dump, which cannot be cut) is read here and given out block by block.
     """
     num_bytes = sum(partition.num_bytes for partition in partitions)
-    num_bytes_worth_waiting = num_bytes / (2 * pool.num_workers)
+    text_worth_waiting = sum(partition.num_text_bytes for partition in partitions) / (2 * pool.num_workers)
     num_read = Counter[int]()  # documents of each source, as far as the tasks have told
 
     def tasks() -> Iterator[Callable[[], Report]]:
@@ -93,7 +93,7 @@ def read_partitions(partitions: Sequence[Partition], worker: WorkerSettings, poo
             done = store.read_done(worker.folder_of(partition))
             if done is not None:
                 yield partial(Report, partition, done.num_documents, done, is_marked=True)
-            elif pool.num_workers > 1 and partition.is_too_large and partition.num_bytes > num_bytes_worth_waiting:
+            elif pool.num_workers > 1 and partition.is_too_large and partition.num_text_bytes > text_worth_waiting:
                 yield from _tasks_of_blocks(partition, worker)
             else:
                 yield partial(_read_and_work, partition, worker)

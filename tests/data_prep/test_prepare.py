@@ -206,7 +206,7 @@ def test_a_packed_file_is_given_out_block_by_block(corpus, tmp_path):
     )
     partitions = plan(settings.sources, partition_bytes=700)
     assert [partition.is_too_large for partition in partitions][:2] == [True, False]
-    assert partitions[0].num_bytes * 4 > sum(partition.num_bytes for partition in partitions)
+    assert partitions[0].num_text_bytes * 4 > sum(partition.num_text_bytes for partition in partitions)
     for num_workers in (1, 2):
         output_dir = tmp_path / f"shards{num_workers}"
         prepare(settings, Spread(700, num_workers), output_dir=output_dir, if_exists="refuse")
