@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,18 @@ from typing import Any
 from bert_lamb.errors import UserError
 
 UNFINISHED_MARK = "unfinished.json"  # in OUTPUT.partial: this folder is ours to delete, and what it is to become
+
+
+def temporary_of(path: Path) -> Path:
+    """Where this process writes a file before it renames it to `path`; another process has another name for it."""
+    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.partial")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears under its name with all of its text."""
+    temporary = temporary_of(path)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def partial_dir_of(output_dir: Path) -> Path:
@@ -67,9 +80,7 @@ def begin(output_dir: Path, purpose: dict[str, Any]) -> Path:
     mark = partial_dir / UNFINISHED_MARK
     text = json.dumps(purpose, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     if not mark.is_file():
-        temporary = partial_dir / f"{UNFINISHED_MARK}.{os.uname().nodename}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(mark)
+        write_whole(mark, text)
         return partial_dir
     found = json.loads(mark.read_text(encoding="utf-8"))
     wanted = json.loads(text)

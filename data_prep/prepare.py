@@ -9,7 +9,6 @@ Everything is made in OUTPUT.partial beside its place and renamed at the end, so
 
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from bert_lamb.errors import UserError
@@ -51,13 +50,12 @@ def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: 
     if spread.share is not None:
         prepare_share(settings, spread, output_dir=output_dir)
         return
+    if if_exists == "restart":
+        partitions_of(settings, spread)  # what is refused is refused before anything is deleted
     if is_made(settings, output_dir, if_exists=if_exists):
         return
-    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
-    workspace = open_workspace(partitions, settings, output_dir, partition_bytes=spread.partition_bytes)
-    if workspace.is_finished:
-        put_in_place(workspace, output_dir)
-        print(f"{output_dir}: was finished, but for the clearing up")
+    partitions, workspace = open_workspace(settings, spread, output_dir)
+    if is_cleared_up(workspace, output_dir):
         return
     with Pool(spread.num_workers) as pool:
         make_documents(partitions, workspace, settings, pool)
@@ -75,9 +73,8 @@ def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> No
         )
     if is_made(settings, output_dir, if_exists="resume"):
         return
-    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
-    of_share = share_of(partitions, spread.share)
-    workspace = open_workspace(partitions, settings, output_dir, partition_bytes=spread.partition_bytes)
+    of_share = share_of(partitions_of(settings, spread), spread.share)
+    partitions, workspace = open_workspace(settings, spread, output_dir)
     if workspace.is_finished:
         print(f"{workspace.directory}: merged already, but for the clearing up, which bert-lamb merge does")
         return
@@ -100,11 +97,8 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
             expected="what the shares of bert-lamb prepare left",
             fix="run bert-lamb prepare share=INDEX/COUNT for all shares first, with the same output_dir",
         )
-    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
-    workspace = open_workspace(partitions, settings, output_dir, partition_bytes=spread.partition_bytes)
-    if workspace.is_finished:
-        put_in_place(workspace, output_dir)
-        print(f"{output_dir}: was finished, but for the clearing up")
+    partitions, workspace = open_workspace(settings, spread, output_dir)
+    if is_cleared_up(workspace, output_dir):
         return
     with Pool(spread.num_workers) as pool:
         finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
@@ -119,11 +113,11 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
             print(f"{output_file}: there already; nothing to do")
             return
         raise UserError(found=f"a file {output_file}", expected="none", fix="choose another, or add if_exists=restart")
-    output_file.unlink(missing_ok=True)  # restart: or a run that is killed now would leave what looks like its result
+    partitions_of(settings, spread)  # what is refused is refused before anything is deleted
     if is_complete(work_dir, complete_mark=VOCABULARY_FILE, if_exists=if_exists):
         raise UserError(found=f"{work_dir}", expected="nothing there", fix="delete it")
-    partitions = plan(settings.sources, partition_bytes=spread.partition_bytes)
-    workspace = open_workspace(partitions, settings, work_dir, partition_bytes=spread.partition_bytes)
+    output_file.unlink(missing_ok=True)  # restart: or a run that is killed now would leave what looks like its result
+    partitions, workspace = open_workspace(settings, spread, work_dir)
     with Pool(spread.num_workers) as pool:
         make_vocabulary(partitions, workspace, settings, pool)
     workspace.vocabulary_path.replace(output_file)
@@ -141,28 +135,43 @@ def is_made(settings: Settings, output_dir: Path, *, if_exists: str) -> bool:
     return True
 
 
-def open_workspace(
-    partitions: Sequence[Partition], settings: Settings, output_dir: Path, *, partition_bytes: int
-) -> Workspace:
-    """OUTPUT.partial, begun or gone on with, with the vocabulary in it if one is given.
+def is_cleared_up(workspace: Workspace, output_dir: Path) -> bool:
+    """Whether an earlier run came to its end but for the clearing up, which is done now; this is said."""
+    if not workspace.is_finished:
+        return False
+    put_in_place(workspace, output_dir)
+    print(f"{output_dir}: was finished, but for the clearing up")
+    return True
 
-    Raises UserError where it was begun for another output, and for what a preparation can be refused for beforehand.
-    """
+
+def partitions_of(settings: Settings, spread: Spread) -> list[Partition]:
+    """The plan; UserError for everything that can be refused before the work begins. Changes nothing."""
     if settings.cleaning.duplicates == "near":
         near_duplicates.require_datasketch()
-    purpose = {**settings.to_config(), "partition_bytes": partition_bytes, "versions": versions(settings)}
-    entries = None
     if settings.vocabulary_file:
-        entries = vocabulary.read_entries(settings.vocabulary_file)
+        vocabulary.read_entries(settings.vocabulary_file)
+    return plan(settings.sources, partition_bytes=spread.partition_bytes)
+
+
+def open_workspace(settings: Settings, spread: Spread, output_dir: Path) -> tuple[list[Partition], Workspace]:
+    """The partitions, and OUTPUT.partial, begun or gone on with, with the vocabulary in it if one is given.
+
+    Raises UserError where it was begun for another output, and what partitions_of raises.
+    """
+    partitions = partitions_of(settings, spread)
+    purpose = {**settings.to_config(), "partition_bytes": spread.partition_bytes, "versions": versions(settings)}
+    if settings.vocabulary_file:
         purpose["sha256 of the vocabulary"] = file_sha256(settings.vocabulary_file)
     workspace = Workspace(begin(output_dir, purpose))
     workspace.documents_dir.mkdir(exist_ok=True)
     workspace.instances_dir.mkdir(exist_ok=True)
     ids = [partition.id for partition in partitions]
     forget_another_corpus(workspace, ids, is_vocabulary_given=settings.vocabulary_file is not None)
-    if entries is not None and not workspace.vocabulary_path.is_file():  # workers of other shares may be reading it
+    # Where it is there already, workers of other shares may be reading it.
+    if settings.vocabulary_file and not workspace.vocabulary_path.is_file():
+        entries = vocabulary.read_entries(settings.vocabulary_file)
         vocabulary.put_in_place(workspace.vocabulary_path, entries, scratch_dir=workspace.documents_dir)
-    return workspace
+    return partitions, workspace
 
 
 def finish(
@@ -174,8 +183,10 @@ def finish(
     *,
     started_at: float,
 ) -> None:
-    """From the documents of all partitions on: shards, data card, manifest, the rename that declares all complete, and
-    what was done, printed."""
+    """Shards, data card, manifest, and the rename that declares all complete; what was done is printed.
+
+    Raises UserError where a partition is missing, or no train instance comes out.
+    """
     chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=True)
     vocabulary_record = vocabulary.describe(workspace.vocabulary_path, is_lowercase=settings.is_lowercase)
     instance_sets = make_instance_sets(chosen, vocabulary_record, workspace, settings, pool)

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from bert_lamb.errors import UserError
 from bert_lamb.shards.manifest import MANIFEST_FILE, read_manifest
-from data_prep.output_dir import UNFINISHED_MARK
+from data_prep.output_dir import UNFINISHED_MARK, write_whole
 from data_prep.settings import Settings
 
 VOCABULARY_FILE = "vocab.txt"
@@ -59,24 +58,16 @@ def forget_another_corpus(workspace: Workspace, partition_ids: Sequence[str], *,
     """
     mark = workspace.directory / CORPUS_MARK
     digest = hashlib.blake2b("\n".join(partition_ids).encode(), digest_size=16).hexdigest()
-    if mark.is_file():
-        if mark.read_text() == digest:
-            return
-        (workspace.directory / MANIFEST_FILE).unlink(missing_ok=True)
-        for path in (*workspace.instances_dir.glob("*.npy"), *workspace.directory.glob("seq*/*")):
+    if mark.is_file() and mark.read_text(encoding="utf-8") == digest:
+        return
+    (workspace.directory / MANIFEST_FILE).unlink(missing_ok=True)
+    for path in (*workspace.instances_dir.glob("*.npy"), *workspace.directory.glob("seq*/*")):
+        path.unlink(missing_ok=True)
+    if not is_vocabulary_given:
+        workspace.vocabulary_path.unlink(missing_ok=True)
+        for path in workspace.documents_dir.glob("*/*.tokens.arrow"):
             path.unlink(missing_ok=True)
-        if not is_vocabulary_given:
-            workspace.vocabulary_path.unlink(missing_ok=True)
-            for path in workspace.documents_dir.glob("*/*.tokens.arrow"):
-                path.unlink(missing_ok=True)
-    temporary = temporary_of(mark)
-    temporary.write_text(digest)
-    temporary.replace(mark)
-
-
-def temporary_of(path: Path) -> Path:
-    """Where this process writes a file before it renames it to `path`; another process has another name for it."""
-    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.partial")
+    write_whole(mark, digest)
 
 
 def require_same_config(output_dir: Path, config: dict[str, Any]) -> None:

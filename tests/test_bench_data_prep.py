@@ -65,7 +65,7 @@ def test_other_ids_are_counted(folder, monkeypatch):
     spec.loader.exec_module(bench)
     sources = [Source("s", "text", str(folder / "a.txt"))]
     tokenizer = SentenceTokenizer(folder / "vocab.txt", is_lowercase=True)
-    num_sentences, num_differing = bench.check_ids(sources, tokenizer)
-    assert (num_sentences, num_differing) == (1600 - 20 * 4, 0)
+    num_lines, num_differing = bench.check_ids(sources, tokenizer)
+    assert (num_lines, num_differing) == (1600 - 20 * 4, 0)
     tokenizer._ids_of_chunk["bridge"] = packed([1], tokenizer.dtype)
-    assert 0 < bench.check_ids(sources, tokenizer)[1] < num_sentences
+    assert 0 < bench.check_ids(sources, tokenizer)[1] < num_lines

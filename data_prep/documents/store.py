@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.workspace import temporary_of
+from data_prep.output_dir import temporary_of, write_whole
 
 INDEX, TEXT, TOKENS = "index", "text", "tokens"
 DONE_FILE = "done.json"
@@ -99,9 +99,7 @@ class Done:
 
 def mark_done(folder: Path, done: Done) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_of(folder / DONE_FILE)
-    temporary.write_text(json.dumps(asdict(done)) + "\n")
-    temporary.replace(folder / DONE_FILE)
+    write_whole(folder / DONE_FILE, json.dumps(asdict(done)) + "\n")
 
 
 def read_done(folder: Path) -> Done | None:

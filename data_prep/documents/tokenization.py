@@ -33,8 +33,8 @@ from bert_lamb.shards.schema import token_dtype
 from data_prep.documents.vocabulary import SEP, UNK, read_entries
 
 MAX_WORD_CHARACTERS = 100  # a longer word is one [UNK], as in Google's tokenization.py
-MAX_CACHED_CHUNKS = 1 << 18  # about 60 MB; what comes later is rarer and is not remembered
-MAX_CACHED_WORDS = 1 << 17  # about 25 MB
+MAX_CACHED_CHUNKS = 1 << 18  # 33 MB; what comes later is rarer and is not remembered
+MAX_CACHED_WORDS = 1 << 17  # 19 MB
 MAX_CACHED_CHARACTERS = 64  # of a chunk: nobody writes a longer one twice
 END = "\n"  # marks where a sentence, or a chunk, ends; neither holds it
 

@@ -18,7 +18,7 @@ from tokenizers.trainers import WordPieceTrainer
 from bert_lamb.errors import UserError
 from bert_lamb.shards.manifest import Vocabulary
 from bert_lamb.shards.reader import file_sha256
-from data_prep.workspace import temporary_of
+from data_prep.output_dir import temporary_of
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)

@@ -19,7 +19,7 @@ from data_prep.documents import store
 from data_prep.documents.store import INDEX, TOKENS
 from data_prep.instances.groups import Group
 from data_prep.instances.sentence_tasks import InstanceSettings, TokenizedDocument, as_array, assemble, make_instances
-from data_prep.workspace import temporary_of
+from data_prep.output_dir import temporary_of
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     python scripts/bench/data_prep.py                       # the embedded corpus, which make demo fetches
     python scripts/bench/data_prep.py --source wikiextractor=wiki/ --vocabulary vocab.txt --out NAME.json
     python scripts/bench/data_prep.py --source ... --memory 10 100 300     # peak memory at three sizes, and no times
-    python scripts/bench/data_prep.py --source ... --check-ids             # ids of every sentence against the library's
+    python scripts/bench/data_prep.py --source ... --check-ids             # ids of every line against the library's
 
 The documents of the sources are written to one JSON lines file first, so what is timed is plain text in, shards out.
 Each run of ours is the command a user types, in a process of its own. README.md explains the columns.
@@ -219,18 +219,18 @@ def time_external(command: str, corpus: Path, work: Path, megabytes: float) -> R
 
 
 def check_ids(sources: list[Source], tokenizer: SentenceTokenizer) -> tuple[int, int]:
-    """(sentences, those whose ids differ from one call of the library); all of the sources."""
-    num_sentences = num_differing = 0
+    """(lines, those whose ids differ from one call of the library); all of the sources."""
+    num_lines = num_differing = 0
     for text in documents_of(sources):
-        sentences = split_sentences(text)
-        ours = tokenizer.encode(sentences)
+        lines = text.splitlines()
+        ours = tokenizer.encode(lines)
         stop = 0
-        encodings = tokenizer.tokenizer.encode_batch_fast(sentences, add_special_tokens=False)
+        encodings = tokenizer.tokenizer.encode_batch_fast(lines, add_special_tokens=False)
         for length, encoding in zip(ours.lengths.tolist(), encodings, strict=True):
             start, stop = stop, stop + length
-            num_sentences += 1
+            num_lines += 1
             num_differing += ours.input_ids[start:stop].tolist() != encoding.ids
-    return num_sentences, num_differing
+    return num_lines, num_differing
 
 
 def bytes_a_token(shards: Path) -> dict[str, float]:
@@ -279,8 +279,8 @@ def main(arguments: list[str] | None = None) -> int:
     sources = [Source(f"s{n}", *found.split("=", 1)) for n, found in enumerate(settings.source)]
     tokenizer = SentenceTokenizer(settings.vocabulary, is_lowercase=True)
     if settings.check_ids:
-        num_sentences, num_differing = check_ids(sources, tokenizer)
-        print(f"{num_sentences:,} sentences, {num_differing:,} with other ids than the library's")
+        num_lines, num_differing = check_ids(sources, tokenizer)
+        print(f"{num_lines:,} lines, {num_differing:,} with other ids than the library's")
         return 1 if num_differing else 0
     results: dict[str, Any] = {"load_average": os.getloadavg()}
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -337,6 +338,27 @@ def test_a_finished_folder_is_refused_resumed_or_made_anew(prepared, corpus, tmp
     run(corpus, output_dir, if_exists="restart")
     assert contents(output_dir) == contents(prepared)
     assert {path: path.stat().st_mtime_ns for path in output_dir.rglob("*")} != before
+
+
+@pytest.mark.parametrize(
+    ("mistake", "complaint"),
+    [
+        ({"sources": (Source("books", "text", "/nowhere/*.txt"),)}, "no file at"),
+        ({"vocabulary_file": Path("/nowhere/vocab.txt")}, "no file /nowhere/vocab.txt"),
+    ],
+)
+def test_a_mistaken_restart_deletes_nothing(prepared, corpus, tmp_path, mistake, complaint):
+    shutil.copytree(prepared, tmp_path / "shards")
+    with pytest.raises(UserError, match=complaint):
+        run(corpus, tmp_path / "shards", if_exists="restart", **mistake)
+    assert contents(tmp_path / "shards") == contents(prepared)
+    (tmp_path / "words.txt").write_text("mine")
+    with pytest.raises(UserError, match=complaint):
+        train_vocabulary(
+            settings_of(corpus, **mistake), Spread(700, 1), output_file=tmp_path / "words.txt", if_exists="restart"
+        )
+    assert (tmp_path / "words.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shards", "words.txt"]
 
 
 @pytest.mark.parametrize("if_exists", ["refuse", "resume", "restart"])
