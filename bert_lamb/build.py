@@ -16,7 +16,8 @@ from bert_lamb.config import (
 )
 from bert_lamb.data.keyed_random import fold
 from bert_lamb.engine.checkpoint import Checkpoint
-from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_json
+from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine
+from bert_lamb.engine.deepspeed_json import deepspeed_json
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.engine.torch_engine import TorchEngine

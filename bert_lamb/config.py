@@ -589,11 +589,13 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         "at most 1",
     )
     complaints.unless(masking.masking_copies >= 0, "masking.masking_copies", masking.masking_copies, "0 or more")
+    is_deepspeed = runtime.engine is EngineName.deepspeed
     complaints.unless(
-        not (runtime.precision is Precision.fp16 and runtime.zero_stage == 0),
+        not (is_deepspeed and runtime.precision is not Precision.fp32 and runtime.zero_stage == 0),
         "runtime.zero_stage",
         0,
-        "1, 2 or 3 with fp16: DeepSpeed's stage 0 does not scale the loss that it unscales",
+        f"1, 2 or 3 with {runtime.precision.value}: in stage 0 DeepSpeed accumulates gradients in {runtime.precision.value}"
+        " (stage 1 is the same on one rank)",
     )
     complaints.extend(check_optimizer(config))
     counts_from_zero: tuple[tuple[object, str, str], ...] = (

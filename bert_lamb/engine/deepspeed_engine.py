@@ -17,93 +17,13 @@ from bert_lamb.engine.zero_layout import FlatPartition, read_layout, views
 from bert_lamb.errors import UserError
 from bert_lamb.optim import LayerwiseOptimizer, NormRecord
 
-SETTLED_ELSEWHERE = {
-    "train_batch_size": "phases.*.global_batch_size",
-    "train_micro_batch_size_per_gpu": "runtime.micro_batch_size",
-    "gradient_accumulation_steps": "the batch sizes",
-    "gradient_clipping": "max_grad_norm",
-    "optimizer": "optimizer=...",
-    "scheduler": "phases.*",
-    "bf16.enabled": "runtime.precision",
-    "fp16.enabled": "runtime.precision",
-    "zero_optimization.stage": "runtime.zero_stage",
-}
-REFUSED_OVERRIDES = {
-    **{key: f"it follows from {where}" for key, where in SETTLED_ELSEWHERE.items()},
-    "managed_gradient_accumulation": "the engine counts micro-steps as DeepSpeed does by default",
-    "data_types": "gradients are accumulated in fp32",
-    "zero_optimization.round_robin_gradients": "DeepSpeed's own parameter map is wrong with it",
-    "zero_optimization.elastic_checkpoint": "broken in DeepSpeed 0.19.8; checkpoints here change world size anyway",
-}
-
-
-def deepspeed_json(
-    *,
-    micro_batch_size: int,
-    gradient_accumulation_steps: int,
-    world_size: int,
-    precision: str,
-    zero_stage: int,
-    offload_optimizer: bool,
-    max_grad_norm: float,
-    initial_loss_scale: float | None,
-    overrides: dict[str, Any],
-) -> dict[str, Any]:
-    """DeepSpeed's configuration from ours; `overrides` is merged last, key by key.
-
-    Gradients are accumulated in fp32 wherever DeepSpeed can (it cannot in stage 0 with bf16 or fp16 weights).
-    Raises UserError for overrides that would make the training wrong.
-    """
-    for key, reason in REFUSED_OVERRIDES.items():
-        if _has_key(overrides, key):
-            raise UserError(
-                found=f"runtime.deepspeed_overrides.{key}", expected=f"no such override: {reason}", fix="remove it"
-            )
-    config: dict[str, Any] = {
-        "train_batch_size": micro_batch_size * gradient_accumulation_steps * world_size,
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": gradient_accumulation_steps,
-        "gradient_clipping": max_grad_norm,
-        "zero_optimization": {"stage": zero_stage},
-        "zero_allow_untested_optimizer": True,  # LAMB is not on DeepSpeed's list; read_layout and bind make it exact
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": None,
-        "wall_clock_breakdown": False,
-    }
-    if offload_optimizer:
-        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
-    if precision == "bf16":
-        config["bf16"] = {"enabled": True}
-    if precision == "fp16":
-        power = 16 if initial_loss_scale is None else int(math.log2(initial_loss_scale))
-        config["fp16"] = {"enabled": True, "initial_scale_power": power}
-    if precision != "fp32" and zero_stage > 0:
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-    return _merge(config, overrides)
-
-
-def _has_key(tree: dict[str, Any], dotted: str) -> bool:
-    for key in dotted.split("."):
-        if not isinstance(tree, dict) or key not in tree:
-            return False
-        tree = tree[key]
-    return True
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        is_subtree = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(base[key], value) if is_subtree else value
-    return merged
-
 
 class DeepSpeedEngine:
     """Wraps `deepspeed.initialize`; implements `Engine`.
 
-    model: on any device, with the weights to start from (cast and partitioned by DeepSpeed). The masters hold those
-    weights rounded to the compute dtype until a checkpoint is loaded. optimizer: over model's named parameters, with
-    lr 0, since DeepSpeed may call step() while it initialises; LAMB and LARS with awaits_binding=True.
+    model: on any device, with the fp32 weights to start from; DeepSpeed casts and partitions them, the masters keep them
+    as they are. optimizer: over model's named parameters, with lr 0, since DeepSpeed may call step() while it
+    initializes; LAMB and LARS with awaits_binding=True. json: of `deepspeed_json`.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, *, process: Process, json: dict[str, Any]) -> None:
@@ -111,11 +31,19 @@ class DeepSpeedEngine:
 
         join_process_group(process)
         self.rank, self.world_size, self.device = process.rank, process.world_size, process.device
-        self._named_shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        # Losses arrive as shares of one global mean: where DeepSpeed averages over ranks, that is undone beforehand.
+        self._loss_factor = self.world_size if json["gradient_allreduce_op"] == "mean" else 1
+        is_fp32 = not any(json.get(key, {}).get("enabled") for key in ("bf16", "fp16"))
+        # DeepSpeed makes the masters of weights that it has cast already.
+        exact = {} if is_fp32 else {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
         self._engine, self._zero, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=json)
         self.model = self._engine
         self.optimizer = optimizer
         self.partitions: list[FlatPartition] = read_layout(self._zero, optimizer, self._engine.module)
+        for partition in self.partitions if exact else ():
+            for piece, values in views(partition, partition.flat.data):
+                if piece.name is not None:
+                    values.copy_(exact[piece.name].view(-1)[piece.start : piece.start + piece.numel])
         optimizer.state.clear()  # whatever the call during initialisation left behind
         if isinstance(optimizer, LayerwiseOptimizer):
             zero_lamb.bind(optimizer, self.partitions)
@@ -128,8 +56,7 @@ class DeepSpeedEngine:
         return float(self._zero.loss_scale) if self._engine.fp16_enabled() else None
 
     def backward(self, loss: Tensor) -> None:
-        # DeepSpeed averages over ranks; the losses are shares of one global mean and must be summed.
-        self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
+        self._engine.backward(loss * self._loss_factor, scale_wrt_gas=False)
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()
 

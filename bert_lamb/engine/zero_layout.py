@@ -1,13 +1,12 @@
 """Which elements of DeepSpeed's flat fp32 partitions belong to which parameter.
 
-Everything read from DeepSpeed's private attributes is read here, for exactly the four optimizer wrappers of
+Everything read from DeepSpeed's private attributes is read here, for exactly the three optimizer wrappers of
 DeepSpeed 0.19.8, and checked element by element against the parameters when it is read: an upgrade that changes the
 layout is refused, never trained with.
 
 | wrapper                       | stages           | flat fp32 tensors               | parameters, in flat order |
 |-------------------------------|------------------|---------------------------------|---------------------------|
 | the client optimizer itself   | 0, fp32          | the parameters                  | -                         |
-| FP16_UnfusedOptimizer         | 0, bf16 and fp16 | fp32_groups, one per parameter  | fp16_groups               |
 | DeepSpeedZeroOptimizer        | 1 and 2          | single_partition_of_fp32_groups | round_robin_bit16_groups  |
 | BF16_Optimizer                | 1, bf16          | fp32_groups_flat_partition      | bf16_groups               |
 | DeepSpeedZeroOptimizer_Stage3 | 3                | fp32_partitioned_groups_flat    | fp16_groups, by sub-group |
@@ -60,8 +59,6 @@ def read_layout(optimizer: Any, client: Optimizer, module: nn.Module) -> list[Fl
     wrapper = type(optimizer).__name__
     if optimizer is client:
         partitions = list(_whole_parameters(client.param_groups, names))
-    elif wrapper == "FP16_UnfusedOptimizer":
-        partitions = list(_unfused(optimizer, names))
     elif wrapper == "DeepSpeedZeroOptimizer":
         partitions = list(_stage_1_and_2(optimizer, names))
     elif wrapper == "BF16_Optimizer":
@@ -80,17 +77,8 @@ def read_layout(optimizer: Any, client: Optimizer, module: nn.Module) -> list[Fl
 def _whole_parameters(groups: Sequence[dict[str, Any]], names: dict[int, str]) -> Iterator[FlatPartition]:
     for group in groups:
         for parameter in group["params"]:
-            yield _whole(parameter, names[id(parameter)])
-
-
-def _unfused(optimizer: Any, names: dict[int, str]) -> Iterator[FlatPartition]:
-    for parameters, copies in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
-        for parameter, copy in zip(parameters, copies, strict=True):
-            yield _whole(copy, names[id(parameter)])
-
-
-def _whole(tensor: Tensor, name: str) -> FlatPartition:
-    return FlatPartition(tensor, (Piece(name, 0, tensor.numel()),), (name,), None)
+            name = names[id(parameter)]
+            yield FlatPartition(parameter, (Piece(name, 0, parameter.numel()),), (name,), None)
 
 
 def _stage_1_and_2(optimizer: Any, names: dict[int, str]) -> Iterator[FlatPartition]:

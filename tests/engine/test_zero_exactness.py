@@ -5,7 +5,7 @@ fp32, of the value or of 1: after eight steps single values differ by a few unit
 2.4e-7 on 1 to 4 ranks, an unaware LAMB 4e-2). eps is 1e-4, or rounding in gradients that nearly cancel would become
 whole steps of biases.
 Breaks that turn this file red: one ratio per partition (kept below as a test), padding inside the norm, no all-reduce,
-gradients averaged instead of summed, a micro-batch's own normaliser.
+gradients averaged instead of summed or summed in bf16, a micro-batch's own normalizer.
 """
 
 import functools
@@ -49,8 +49,25 @@ VARIANT_CASES = [
 ]
 SKIP_CASES = [{"name": f"skips{stage}", "zero_stage": stage, "bad_step": 4} for stage in range(4)]
 UNAWARE_CASES = [{"name": f"unaware{stage}", "zero_stage": stage, "is_aware": False} for stage in (1, 2, 3)]
-BF16_CASES = [{"name": f"bf16-stage{stage}", "zero_stage": stage, "precision": "bf16"} for stage in range(4)]
+BF16_CASES = [{"name": f"bf16-stage{stage}", "zero_stage": stage, "precision": "bf16"} for stage in (1, 2, 3)]
+LOSS_SCALE = 256.0  # of fp16: small enough that nothing overflows
+GRADIENT_CASES = [
+    {
+        "name": f"gradient-{precision}-stage{stage}{'-offload' if offload else ''}",
+        "zero_stage": stage,
+        "precision": precision,
+        "offload_optimizer": offload,
+        "loss_scale": LOSS_SCALE if precision == "fp16" else None,
+        "max_grad_norm": 0.0,
+        "keeps_gradients": True,
+        "last_step": 1,
+    }
+    for precision, stages in (("fp32", (0, 1, 2, 3)), ("bf16", (1, 2, 3)), ("fp16", (1, 2, 3)))
+    for stage in stages
+    for offload in ((False, True) if precision == "bf16" else (False,))
+]
 ADAMW_CASES = [{"name": f"adamw{stage}", "zero_stage": stage, "optimizer": "adamw"} for stage in range(4)]
+IDLE_CASES = [{"name": "idle-bf16", "zero_stage": 1, "precision": "bf16", "last_step": 0}]
 HALF_CASES = [{"name": f"half{stage}", "zero_stage": stage, "last_step": 4} for stage in (1, 3)]
 RESUMED_CASES = [  # each continues the other stage's half
     {"name": "resumed1", "zero_stage": 3, "resume": "half1"},
@@ -67,14 +84,19 @@ ALL_CASES = [
     *SKIP_CASES,
     *UNAWARE_CASES,
     *BF16_CASES,
+    *GRADIENT_CASES,
     *ADAMW_CASES,
+    *IDLE_CASES,
     *HALF_CASES,
     *RESUMED_CASES,
 ]
 
 
 def cases_of(world_size):
-    return ALL_CASES if world_size == 2 else SHORT_CASES
+    if world_size == 2:
+        return ALL_CASES
+    few = [case for case in GRADIENT_CASES if case["precision"] == "bf16" and not case["offload_optimizer"]]
+    return [*SHORT_CASES, *(few if world_size < 4 else ())]
 
 
 @pytest.fixture(scope="module")
@@ -185,15 +207,74 @@ def test_an_unaware_lamb_differs(trained, truth):
         assert relative > 0.1, (case, relative)
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_gradient_that_the_optimizer_gets_is_fp32(trained, world_size):
+    """Truth: each micro-batch's gradient by plain autograd in the model's precision, summed in float64.
+
+    3 ranks: dividing by their number is not exact in any binary precision. Left to itself DeepSpeed rounds the sum to
+    the model's precision: 1e-3 to 3e-3 off in bf16, 2e-4 to 3e-4 in fp16, and no element needs more than 8 bits in stage 1.
+    """
+    cases = [case for case in GRADIENT_CASES if case in cases_of(world_size)]
+    assert {case["zero_stage"] for case in cases} >= {1, 2, 3}
+    for case in cases:
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[case["precision"]]
+        scale = case["loss_scale"] or 1.0
+        # Stage 3 averages over ranks, so the loss is multiplied by their number before the backward pass.
+        truth = summed_gradients(dtype, world_size, factor=scale * (world_size if case["zero_stage"] == 3 else 1))
+        found = {name: torch.full(gradient.shape, torch.nan).view(-1) for name, gradient in truth.items()}
+        dtypes = set()
+        for rank in range(world_size):
+            file = trained(world_size)[case["name"]].directory.with_name(f"{case['name']}-rank{rank}.pt")
+            for name, start, gradient in torch.load(file):
+                dtypes.add(gradient.dtype)
+                found[name][start : start + gradient.numel()] = gradient
+        assert dtypes == {torch.float32}, case
+        compared = list(truth)
+        if case["zero_stage"] == 3 and dtype is not torch.float32:
+            # Its hooks change the order in which gradients of activations are added up below a residual connection,
+            # in low precision. Above the last one nothing is added: there the truth holds.
+            compared = [name for name in truth if ".layer.1.output" in name or ".cls." in name or ".pooler." in name]
+        error = torch.cat([found[name].double() - truth[name].view(-1) for name in compared]).norm()
+        norm = torch.cat([truth[name].view(-1) for name in compared]).norm()
+        assert error / norm < 2e-7, (case, float(error / norm))
+        needs_more = torch.cat([gradient != gradient.to(dtype).float() for gradient in found.values()]).double().mean()
+        assert dtype is torch.float32 or needs_more > 0.5, (case, float(needs_more))
+
+
+@functools.cache
+def summed_gradients(dtype, world_size, *, factor):
+    """Gradients of step 1 by name, float64: of `factor` x the loss of each micro-batch, divided by it and added up."""
+    model = small.make_model().to(dtype)
+    total = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in model.named_parameters()}
+    batch = small.sequences(1)
+    micro_batch_size = small.GLOBAL_BATCH // small.ACCUMULATION // world_size
+    for begin in range(0, small.GLOBAL_BATCH, micro_batch_size):
+        sums = model(*small.join(batch[begin : begin + micro_batch_size]))
+        model.zero_grad()
+        loss = sums.mlm_loss / small.num_predictions(batch) + sums.nsp_loss / small.GLOBAL_BATCH
+        (loss * factor).backward()
+        for name, parameter in model.named_parameters():
+            total[name] += parameter.grad.double() / factor
+    return total
+
+
 def test_bf16_stages_agree(trained, truth):
-    """Weights round to bf16 otherwise where gradients are added in another order: 2e-2 between stages, 1e-1 to fp32."""
+    """The gradients agree to fp32's rounding; where that tips a weight to the other neighbour in bf16, the next
+    step's gradient differs as bf16 does: 1e-3 to 3e-3 after eight steps. To fp32 it is the rounding of all weights."""
     start, expected, _ = truth
     first = weights_of(trained(2)["bf16-stage1"])
     for case in BF16_CASES:
-        _, relative = distance(weights_of(trained(2)[case["name"]]), expected, start)
-        assert relative < 1e-1, (case, relative)
-        if case["zero_stage"] > 0:  # stage 0 accumulates in bf16, DeepSpeed offers nothing else
-            assert distance(weights_of(trained(2)[case["name"]]), first, start)[1] < 2e-2, case
+        found = weights_of(trained(2)[case["name"]])
+        assert distance(found, expected, start)[1] < 1e-1, case
+        assert distance(found, first, start)[1] < 5e-3, (case, distance(found, first, start)[1])
+
+
+def test_masters_start_from_fp32_weights(trained, truth):
+    """Not from weights that were rounded to bf16: without a step the checkpoint holds what the model started with."""
+    start, *_ = truth
+    found = weights_of(trained(2)["idle-bf16"])
+    for name, weight in start.items():
+        np.testing.assert_array_equal(found[name], weight, err_msg=name)
 
 
 def test_adamw_equals_torch(trained, adamw_truth):
@@ -246,5 +327,4 @@ def test_the_wrappers_are_the_ones_the_adapter_knows(trained):
     assert wrappers["stage0"] == "Lamb"
     assert wrappers["stage1"] == wrappers["stage2"] == "DeepSpeedZeroOptimizer"
     assert wrappers["stage3"] == "DeepSpeedZeroOptimizer_Stage3"
-    assert wrappers["bf16-stage0"] == "FP16_UnfusedOptimizer"
     assert wrappers["bf16-stage1"] == "BF16_Optimizer"

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.distributed
 
-from bert_lamb.engine.deepspeed_engine import deepspeed_json
+from bert_lamb.engine.deepspeed_json import check_overrides, deepspeed_json
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.engine.zero_layout import UnknownLayoutError, read_layout
-from bert_lamb.errors import UserError
+from bert_lamb.errors import UserError, UserErrors
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,25 +89,71 @@ SETTINGS = {
     [
         {"zero_optimization": {"round_robin_gradients": True}},
         {"zero_optimization": {"elastic_checkpoint": True}},
+        {"zero_optimization": {"stage": 3}},
+        {"zero_optimization": {"compute_grad_norm": False}},
+        {"zero_optimization": {"zero_quantized_gradients": True}},
+        {"zero_optimization": {"zero_quantized_weights": True}},
+        {"zero_optimization": {"zero_hpz_partition_size": 8}},
+        {"zero_optimization": {"mics_shard_size": 8}},
+        {"zero_optimization": {"zenflow": {"topk_ratio": 0.1}}},
+        {"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "/tmp"}}},
+        {"zero_optimization": {"offload_optimizer": {"super_offload": True}}},
+        {"zero_optimization": {}},
+        {"zero_optimisation": {"overlap_comm": True}},  # DeepSpeed takes no notice of what it does not know
         {"optimizer": {"type": "Lamb"}},
         {"scheduler": {"type": "WarmupLR"}},
         {"gradient_clipping": 3.0},
+        {"gradient_allreduce_op": "mean"},
+        {"gradient_predivide_factor": 2.0},
+        {"prescale_gradients": True},
         {"managed_gradient_accumulation": False},
-        {"zero_optimization": {"stage": 3}},
-        {"bf16": {"enabled": False}},
+        {"communication_data_type": "bf16"},
         {"data_types": {"grad_accum_dtype": "bf16"}},
+        {"bf16": {"enabled": False}},
+        {"bf16": {"bf16_master_weights_and_grads": True}},
+        {"bf16": {"bf16_optimizer_states": True}},
+        {"bfloat16": {"enabled": True}},
+        {"fp16": {"fp16_master_weights_and_grads": True}},
+        {"fp16": {"auto_cast": True}},
+        {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}},
+        {"amp": {"enabled": True}},
+        {"compression_training": {"weight_quantization": {"shared_parameters": {"enabled": True}}}},
+        {"progressive_layer_drop": {"enabled": True}},
+        {"sparse_gradients": True},
         {"train_batch_size": 7},
     ],
+    ids=str,
 )
-def test_overrides_that_would_be_wrong_are_refused(overrides):
+def test_overrides_that_could_change_the_update_are_refused(overrides):
     with pytest.raises(UserError, match="no such override"):
         deepspeed_json(**{**SETTINGS, "overrides": overrides})
+
+
+def test_all_overrides_are_complained_of_at_once():
+    overrides = {
+        "bf16": {"bf16_master_weights_and_grads": True},
+        "zero_optimization": {"stage": 1, "overlap_comm": True},
+    }
+    with pytest.raises(UserErrors) as raised:
+        check_overrides(overrides)
+    assert [complaint.found for complaint in raised.value.complaints] == [
+        "runtime.deepspeed_overrides.bf16.bf16_master_weights_and_grads",
+        "runtime.deepspeed_overrides.zero_optimization.stage",
+    ]
+    assert "masters are fp32" in str(raised.value)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_stage_0_in_low_precision_is_refused(precision):
+    """DeepSpeed has only the weights' precision to accumulate in there."""
+    with pytest.raises(UserError, match=f"ZeRO stage 0 with {precision}"):
+        deepspeed_json(**{**SETTINGS, "precision": precision, "zero_stage": 0})
 
 
 def test_generated_json():
     """Written out once by hand; overrides are merged last, key by key."""
     found = deepspeed_json(**{**SETTINGS, "overrides": {"zero_optimization": {"overlap_comm": False}}})
-    assert found == {
+    expected = {
         "train_batch_size": 24,
         "train_micro_batch_size_per_gpu": 4,
         "gradient_accumulation_steps": 2,
@@ -115,10 +161,23 @@ def test_generated_json():
         "zero_optimization": {"stage": 2, "overlap_comm": False},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
+        "communication_data_type": "fp32",
+        "gradient_allreduce_op": "sum",
         "steps_per_print": None,
         "wall_clock_breakdown": False,
+        "timers": {"throughput": {"enabled": False}},
         "bf16": {"enabled": True},
         "data_types": {"grad_accum_dtype": "fp32"},
     }
+    assert found == expected
+    stage_3 = deepspeed_json(**{**SETTINGS, "zero_stage": 3})
+    assert stage_3 == {**expected, "zero_optimization": {"stage": 3}, "gradient_allreduce_op": "mean"}
     fp16 = deepspeed_json(**{**SETTINGS, "precision": "fp16", "initial_loss_scale": 4096.0})
     assert fp16["fp16"] == {"enabled": True, "initial_scale_power": 12}
+
+
+def test_the_throughput_timer_is_off():
+    """On a GPU it would wait for the device before and after every micro-step; as DeepSpeed itself reads the json."""
+    from deepspeed.utils.config import get_timers_config
+
+    assert not get_timers_config(deepspeed_json(**SETTINGS)).enabled

@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 
 from bert_lamb.engine.checkpoint import Checkpoint, Position, save_checkpoint
-from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine, deepspeed_json
+from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine
+from bert_lamb.engine.deepspeed_json import deepspeed_json
 from bert_lamb.engine.launch import join_process_group, this_process
+from bert_lamb.engine.zero_layout import views
 from bert_lamb.optim import Lamb, Lars, Segments, parameter_groups
 from tests.engine.small_training import (
     ACCUMULATION,
@@ -61,10 +63,11 @@ def train(case, process, out):
             zero_stage=case["zero_stage"],
             offload_optimizer=case.get("offload_optimizer", False),
             max_grad_norm=case.get("max_grad_norm", MAX_GRAD_NORM),
-            initial_loss_scale=None,
+            initial_loss_scale=case.get("loss_scale"),
             overrides=case.get("overrides", {}),
         ),
     )
+    gradients = keep_gradients(optimizer, engine) if case.get("keeps_gradients") else None
     if not case.get("is_aware", True):  # what a LAMB that knows nothing of ZeRO does: one ratio per flat partition
         optimizer.bind((p.flat, Segments.of_whole(str(i), p.flat)) for i, p in enumerate(engine.partitions))
     first = 1
@@ -83,6 +86,8 @@ def train(case, process, out):
             n: r for record in engine.norms() for n, r in zip(record.names, record.trust_ratio.tolist(), strict=True)
         }
         history.append({"grad_norm": result.grad_norm, "is_applied": result.is_applied, "trust_ratios": ratios})
+    if gradients is not None:
+        torch.save(gradients, out / f"{case['name']}-rank{process.rank}.pt")
     save_checkpoint(
         engine,
         out / case["name"],
@@ -90,6 +95,31 @@ def train(case, process, out):
         shapes=shapes,
         about={"history": history, "total_step": 0, "wrapper": type(engine._zero).__name__},
     )
+
+
+def keep_gradients(optimizer, engine):
+    """A list that optimizer.step fills with (name, first element, gradient) of every piece it is given."""
+    kept, step, partitions = [], optimizer.step, {id(partition.flat): partition for partition in engine.partitions}
+
+    def step_and_keep(*args, **kwargs):
+        for group in optimizer.param_groups:
+            for flat in group["params"]:
+                if flat.grad is not None:
+                    cut = views(partitions[id(flat)], flat.grad.detach().clone())
+                    kept.extend((piece.name, piece.start, g) for piece, g in cut if piece.name is not None)
+        return step(*args, **kwargs)
+
+    optimizer.step = step_and_keep
+    return kept
+
+
+def allow_fp16_on_the_cpu():
+    """DeepSpeed refuses fp16 there for its speed; the order of its casts and sums is the same as on a GPU."""
+    from deepspeed.accelerator import get_accelerator
+
+    kind = type(get_accelerator())
+    kind.is_fp16_supported = lambda self: True
+    kind.supported_dtypes = lambda self: [torch.float32, torch.bfloat16, torch.float16]
 
 
 def one_step(engine, step, micro_batch_size, factor=1.0):
@@ -107,6 +137,7 @@ def main():
     out, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     process = this_process(device="cpu", num_threads=1)
     join_process_group(process)
+    allow_fp16_on_the_cpu()
     for case in cases:
         try:
             train(case, process, out)
