@@ -10,9 +10,11 @@ class BatchPlan:
     """How one phase's global batch is cut into micro-batches.
 
     All counts are sequences unless the name says otherwise. `gradient_accumulation_steps` is derived, never given.
+    max_micro_batch_size: what was asked for; micro_batch_size: the largest divisor of a rank's share within it.
     """
 
     global_batch_size: int
+    max_micro_batch_size: int
     micro_batch_size: int
     world_size: int
     total_steps: int
@@ -37,8 +39,14 @@ class BatchPlan:
 
     def describe(self) -> list[str]:
         """The arithmetic in full, one fact a line, for the start of a run."""
+        reason = ""
+        if self.micro_batch_size < self.max_micro_batch_size:
+            reason = (
+                f" (at most {self.max_micro_batch_size:,} asked for; the largest divisor of"
+                f" {self.sequences_per_rank_and_step:,} below it)"
+            )
         return [
-            f"{self.micro_batch_size:,} sequences per micro-batch and rank"
+            f"{self.micro_batch_size:,} sequences per micro-batch and rank{reason}"
             f" x {self.gradient_accumulation_steps:,} accumulation = {self.sequences_per_rank_and_step:,} per rank",
             f"{self.sequences_per_rank_and_step:,} per rank x {self.world_size:,} ranks"
             f" = {self.global_batch_size:,} sequences per step"
@@ -52,18 +60,22 @@ def plan_batch(
     *,
     phase: str,
     global_batch_size: int,
-    micro_batch_size: int,
+    max_micro_batch_size: int,
     world_size: int,
     total_steps: int,
     max_seq_length: int,
 ) -> BatchPlan:
-    """The plan of one phase; raises UserError when micro_batch_size x world_size does not divide the global batch."""
-    per_micro_step = micro_batch_size * world_size
-    if global_batch_size % per_micro_step != 0:
+    """The plan of one phase; raises UserError when the ranks do not share the global batch evenly."""
+    if global_batch_size % world_size != 0:
         raise UserError(
-            found=f"phases.{phase}.global_batch_size={global_batch_size}, which {micro_batch_size} sequences per rank"
-            f" x {world_size} ranks = {per_micro_step} does not divide",
-            expected="a multiple",
-            fix=f"set runtime.micro_batch_size.{phase} or the number of ranks",
+            found=f"phases.{phase}.global_batch_size={global_batch_size}, which {world_size} ranks do not share evenly",
+            expected="a multiple of the number of ranks",
+            fix=f"start {largest_divisor(global_batch_size, world_size)} ranks or set phases.{phase}.global_batch_size",
         )
-    return BatchPlan(global_batch_size, micro_batch_size, world_size, total_steps, max_seq_length)
+    micro_batch_size = largest_divisor(global_batch_size // world_size, max_micro_batch_size)
+    return BatchPlan(global_batch_size, max_micro_batch_size, micro_batch_size, world_size, total_steps, max_seq_length)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`; both at least 1."""
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)

@@ -44,7 +44,7 @@ def build_optimizer(
     """
     settings = config.optimizer
     groups = parameter_groups(
-        model.named_parameters(),
+        model,
         weight_decay=settings.weight_decay,
         adapt_undecayed=isinstance(settings, LayerwiseConfig) and settings.adapt_undecayed,
         idle=() if has_sentence_task else [name for name, _ in model.named_parameters() if is_of_sentence_head(name)],

@@ -302,7 +302,9 @@ class RuntimeConfig:
     precision: Precision = Precision.bf16
     zero_stage: int = 1  # 0..3, deepspeed only
     offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
-    micro_batch_size: dict[str, int] = field(default_factory=dict)  # sequences per rank and micro-step, by phase
+    micro_batch_size: dict[str, int] = field(
+        default_factory=dict
+    )  # sequences per rank and micro-step, by phase: at most
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
     verify_shards: bool = True  # hash every shard before the first step (rank 0)
     loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
@@ -594,8 +596,8 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         not (is_deepspeed and runtime.precision is not Precision.fp32 and runtime.zero_stage == 0),
         "runtime.zero_stage",
         0,
-        f"1, 2 or 3 with {runtime.precision.value}: in stage 0 DeepSpeed accumulates gradients in {runtime.precision.value}"
-        " (stage 1 is the same on one rank)",
+        f"1, 2 or 3 with {runtime.precision.value}: in stage 0 DeepSpeed accumulates gradients in that precision"
+        " instead of fp32 (stage 1 is the same on one rank)",
     )
     complaints.extend(check_optimizer(config))
     counts_from_zero: tuple[tuple[object, str, str], ...] = (

@@ -45,7 +45,7 @@ def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
         plan = plan_batch(
             phase=name,
             global_batch_size=settings.global_batch_size,
-            micro_batch_size=config.runtime.micro_batch_size[name],
+            max_micro_batch_size=config.runtime.micro_batch_size[name],
             world_size=world_size,
             total_steps=settings.total_steps,
             max_seq_length=settings.max_seq_length,

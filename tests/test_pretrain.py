@@ -324,7 +324,7 @@ def test_the_run_directory_is_never_mixed(shards, tmp_path):
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_path):
     cases = {
-        "phases.phase1.global_batch_size=63": "does not divide",
+        "runtime.deepspeed_overrides={bf16:{bf16_optimizer_states:true}}": "moments are fp32",
         "phases.phase1.max_seq_length=24": "max_seq_length 24",
         f"phases.phase2.shards={tmp_path / 'nothing'}": "no manifest.json",
     }

@@ -21,8 +21,8 @@ from bert_lamb.optim import LayerwiseOptimizer, NormRecord
 class DeepSpeedEngine:
     """Wraps `deepspeed.initialize`; implements `Engine`.
 
-    model: on any device, with the fp32 weights to start from; DeepSpeed casts and partitions them, the masters keep them
-    as they are. optimizer: over model's named parameters, with lr 0, since DeepSpeed may call step() while it
+    model: on any device, with the fp32 weights to start from; DeepSpeed casts and partitions them, the masters keep
+    them as they are. optimizer: over model's named parameters, with lr 0, since DeepSpeed may call step() while it
     initializes; LAMB and LARS with awaits_binding=True. json: of `deepspeed_json`.
     """
 

@@ -32,7 +32,7 @@ REASONS = {  # why an override is refused, where there is more to say than that 
     "zero_optimization.round_robin_gradients": "DeepSpeed's own parameter map is wrong with it",
     "zero_optimization.elastic_checkpoint": "broken in DeepSpeed 0.19.8; checkpoints here change world size anyway",
 }
-# What may be overridden: it changes speed, memory or what DeepSpeed prints, never the update. A name allows all below it.
+# What may be overridden changes speed, memory or what DeepSpeed prints, never the update. A name allows all below it.
 ALLOWED_OVERRIDES = {
     "activation_checkpointing",
     "aio",
@@ -100,11 +100,11 @@ def deepspeed_json(
 ) -> dict[str, Any]:
     """DeepSpeed's configuration from ours; `overrides` is merged last, key by key.
 
-    Gradients are accumulated and summed over ranks in fp32: left to itself DeepSpeed rounds them to the weights' dtype on
-    the way, even on one rank. Stages 0 to 2 sum them, since they would divide them by the number of ranks before they
-    leave the weights' dtype; stage 3 can only average (see `DeepSpeedEngine.backward`).
-    Raises UserError for overrides that are not known to leave the update as it is, and for stage 0 with a precision other
-    than fp32, where DeepSpeed accumulates in the weights' dtype.
+    Gradients are accumulated and summed over ranks in fp32: left to itself DeepSpeed rounds them to the weights' dtype
+    on the way, even on one rank. Stages 0 to 2 sum them, since they would divide them by the number of ranks before
+    they leave the weights' dtype; stage 3 can only average (see `DeepSpeedEngine.backward`).
+    Raises UserError for overrides that are not known to leave the update as it is, and for stage 0 with a precision
+    other than fp32, where DeepSpeed accumulates in the weights' dtype.
     """
     check_overrides(overrides)
     if precision != "fp32" and zero_stage == 0:

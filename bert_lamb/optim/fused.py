@@ -7,6 +7,7 @@ can be captured in a CUDA graph: take one step before, and keep lr in a tensor i
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -45,6 +46,38 @@ def _why_no_triton(device_type: str) -> str | None:
     return None
 
 
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU the current one: Triton launches there, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@cache
+def why_no_launch(device: torch.device) -> str | None:
+    """Why no kernel can be compiled and launched on a device, in a line, or None; tried once, with a tiny launch.
+
+    Besides its package Triton needs a C compiler and Python's header files when it runs.
+    """
+    reason = _why_no_triton(device.type)
+    if reason is not None:
+        return reason
+    _, kernels = _triton()
+    step = torch.zeros(1, device=device)
+    addresses = torch.zeros(6, 1, dtype=torch.int64, device=device)
+    addresses[-1] = step.data_ptr()
+    try:
+        with on_device(device):
+            kernels.count_steps[(1,)](
+                addresses, 1, torch.empty(4, 1, device=device), None, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5,
+                HAS_BIAS_CORRECTION=False, NESTEROV="none", BLOCK=128,
+            )  # fmt: skip
+            counted = float(step)
+    except Exception as error:  # of the compiler, the linker, the driver: each has its own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        hint = "; Triton needs a C compiler (gcc) and Python's header files (python3-dev) at run time"
+        return f"a kernel cannot be compiled and launched ({type(error).__name__}: {' '.join(lines)[:200]}){hint}"
+    return None if counted == 1.0 else f"a kernel counted {counted} steps where there was one"
+
+
 def complaint(work: Work) -> str | None:
     """Why this implementation cannot do a step, or None."""
     first = work.params[0]
@@ -59,7 +92,9 @@ def complaint(work: Work) -> str | None:
     followers = [work.copies or work.params, *work.moments.values()]
     if any(t.stride() != w.stride() for tensors in followers for t, w in zip(tensors, work.params, strict=True)):
         return "moments or masters that do not lie in memory as their parameters do"
-    return _why_no_triton(first.device.type)
+    # Nothing can be tried while a graph is captured; a step before it, which it needs anyway, has tried.
+    can_try = first.is_cuda and not torch.cuda.is_current_stream_capturing()
+    return why_no_launch(first.device) if can_try else _why_no_triton(first.device.type)
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -148,6 +183,11 @@ class FusedPasses:
             raise RuntimeError(f"implementation='fused' cannot do this step: {reason}; use 'foreach', or 'auto'")
         self.language, self.kernels = _triton()
         self.work, self.norm, self.device = work, norm, work.params[0].device
+        with on_device(self.device):
+            self._prepare(memory)
+
+    def _prepare(self, memory: dict[Any, Memory]) -> None:
+        work = self.work
         key = tuple(id(tensor) for tensor in work.keys)
         if key not in memory or memory[key].layout is not work.layout:
             memory[key] = Memory(work.layout, ChunkTable(work.layout, self.device), AddressTable())
@@ -175,7 +215,9 @@ class FusedPasses:
             "addresses": self.addresses,
             "num_tensors": len(work.params),
             "GRAD": self._dtype(work.grads[0].dtype),
-            "IS_ALIGNED": all(address % 16 == 0 for row in addresses[:-1] for address in row),
+            # Apart: an engine may hand a view of its flat gradient, which begins anywhere (DeepSpeed's BF16_Optimizer).
+            "IS_ALIGNED": _are_aligned(work.params, *moments, work.copies),
+            "IS_GRAD_ALIGNED": _are_aligned(self.grads),
             "CHUNK": CHUNK,
             "BLOCK": BLOCK,
         }
@@ -190,9 +232,10 @@ class FusedPasses:
 
     def grad_squares(self) -> Tensor:
         partial = self._empty(1, self.table.num_chunks)
-        if self.table.num_chunks:
-            self.kernels.gradient_squares[(self.table.num_chunks,)](partial=partial, **self.common)
-        return self._gather(partial, norm="l2", is_skipped=None)[0]
+        with on_device(self.device):
+            if self.table.num_chunks:
+                self.kernels.gradient_squares[(self.table.num_chunks,)](partial=partial, **self.common)
+            return self._gather(partial, norm="l2", is_skipped=None)[0]
 
     def advance(self, gate: Gate) -> Tensor | None:
         self.is_skipped = None if gate.is_skipped is None else gate.is_skipped.to(self.device, torch.int32)
@@ -204,14 +247,16 @@ class FusedPasses:
             # The whole update in one pass. torch.full takes a number without a copy from the host.
             lr = self.work.group["lr"]
             step_sizes = torch.zeros(self.table.num_slots, device=self.device) + lr
-        self._count_steps()
-        if self.table.num_chunks:
-            self._advance(step_sizes, partial)
-        return None if partial is None else self._gather(partial, norm=self.norm, is_skipped=self.is_skipped)
+        with on_device(self.device):
+            self._count_steps()
+            if self.table.num_chunks:
+                self._advance(step_sizes, partial)
+            return None if partial is None else self._gather(partial, norm=self.norm, is_skipped=self.is_skipped)
 
     def apply(self, step_sizes: Tensor | None) -> None:
         if step_sizes is not None and self.table.num_chunks:
-            self._apply(step_sizes.float())
+            with on_device(self.device):
+                self._apply(step_sizes.float())
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float64, device=self.device)
@@ -250,6 +295,11 @@ class FusedPasses:
 
     def _apply(self, step_sizes: Tensor) -> None:
         raise NotImplementedError
+
+
+def _are_aligned(*lists: list[Tensor]) -> bool:
+    """Whether 16 bytes can be moved at a time from the beginning of every tensor."""
+    return all(tensor.data_ptr() % 16 == 0 for tensors in lists for tensor in tensors)
 
 
 def _log(beta: float) -> float:

@@ -226,6 +226,7 @@ def lamb_advance(
     IS_NESTEROV: tl.constexpr,
     HAS_COPY: tl.constexpr,
     IS_ALIGNED: tl.constexpr,
+    IS_GRAD_ALIGNED: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -235,7 +236,7 @@ def lamb_advance(
             return
     tensor, first, low, high, slot = _place(chunks, num_chunks)
     w_at = _at(addresses, num_tensors, W, tensor, first, tl.float32, IS_ALIGNED)
-    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_ALIGNED)
+    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_GRAD_ALIGNED)
     m_at = _at(addresses, num_tensors, M, tensor, first, tl.float32, IS_ALIGNED)
     v_at = _at(addresses, num_tensors, V, tensor, first, tl.float32, IS_ALIGNED)
     copy_at = _at(addresses, num_tensors, COPY_OUT, tensor, first, COPY, IS_ALIGNED)
@@ -323,6 +324,7 @@ def lamb_apply(
     IS_NESTEROV: tl.constexpr,
     HAS_COPY: tl.constexpr,
     IS_ALIGNED: tl.constexpr,
+    IS_GRAD_ALIGNED: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -332,7 +334,7 @@ def lamb_apply(
             return
     tensor, first, low, high, slot = _place(chunks, num_chunks)
     w_at = _at(addresses, num_tensors, W, tensor, first, tl.float32, IS_ALIGNED)
-    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_ALIGNED)
+    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_GRAD_ALIGNED)
     m_at = _at(addresses, num_tensors, M, tensor, first, tl.float32, IS_ALIGNED)
     v_at = _at(addresses, num_tensors, V, tensor, first, tl.float32, IS_ALIGNED)
     copy_at = _at(addresses, num_tensors, COPY_OUT, tensor, first, COPY, IS_ALIGNED)
@@ -418,6 +420,7 @@ def lars_pass(
     NORM: tl.constexpr,
     HAS_COPY: tl.constexpr,
     IS_ALIGNED: tl.constexpr,
+    IS_GRAD_ALIGNED: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -427,7 +430,7 @@ def lars_pass(
             return
     tensor, first, low, high, slot = _place(chunks, num_chunks)
     w_at = _at(addresses, num_tensors, W, tensor, first, tl.float32, IS_ALIGNED)
-    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_ALIGNED)
+    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_GRAD_ALIGNED)
     m_at = _at(addresses, num_tensors, M, tensor, first, tl.float32, IS_ALIGNED)
     copy_at = _at(addresses, num_tensors, COPY_OUT, tensor, first, COPY, IS_ALIGNED)
     gradient_scale = 1.0
@@ -473,13 +476,14 @@ def gradient_squares(
     num_tensors,
     partial,  # [num_chunks] float64 out
     GRAD: tl.constexpr,
-    IS_ALIGNED: tl.constexpr,
+    IS_ALIGNED: tl.constexpr,  # not used: the launches share their arguments
+    IS_GRAD_ALIGNED: tl.constexpr,
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Sums of squares of the gradients as they are."""
     tensor, first, low, high, _slot = _place(chunks, num_chunks)
-    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_ALIGNED)
+    g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_GRAD_ALIGNED)
     if (low == 0) & (high == CHUNK):
         total = _squares_of_chunk(g_at, low, high, False, CHUNK, BLOCK)
     else:

@@ -168,7 +168,10 @@ class LayerwiseOptimizer(Optimizer, ABC):
             first += len(group["params"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but moments and masters keep their fp32, and lie in memory as their parameters do."""
+        """As torch's, but moments and masters keep their fp32, and lie in memory as their parameters do.
+
+        Of a model that has been cast meanwhile, masters are made or dropped.
+        """
         cuts, is_bound = self._cuts, self._is_bound
         super().load_state_dict(state_dict)  # ends in __setstate__, which forgets them; the tensors are the same
         self._cuts, self._is_bound = cuts, is_bound
@@ -176,9 +179,13 @@ class LayerwiseOptimizer(Optimizer, ABC):
         held = (parameter for group in self.param_groups for parameter in group["params"])
         for index, parameter in zip(packed, held, strict=True):
             saved, state = state_dict["state"].get(index, {}), self.state[parameter]
+            is_low = parameter.dtype in LOW_PRECISION
+            if saved and is_low and "master" not in saved:  # of a model that was cast meanwhile
+                state["master"] = parameter.detach().to(torch.float32)
+            elif not is_low:
+                state.pop("master", None)
             for name in (*self.MOMENTS, "master"):
-                is_low = parameter.dtype in LOW_PRECISION
-                if name in saved and (is_low or state[name].stride() != parameter.stride()):
+                if name in saved and name in state and (is_low or state[name].stride() != parameter.stride()):
                     dtype = torch.float32 if is_low else parameter.dtype
                     like = torch.empty_like(parameter, dtype=dtype, memory_format=torch.preserve_format)
                     state[name] = like.detach().copy_(saved[name])
@@ -282,9 +289,18 @@ class LayerwiseOptimizer(Optimizer, ABC):
     def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         """The state of one tensor, made where there is none yet."""
         state: dict[str, Tensor] = self.state[parameter]
-        if "step" not in state:
-            is_low = parameter.dtype in LOW_PRECISION
-            dtype = torch.float32 if is_low else parameter.dtype
+        is_low = parameter.dtype in LOW_PRECISION
+        dtype = torch.float32 if is_low else parameter.dtype
+        if "step" in state:
+            moment = state[self.MOMENTS[0]]
+            if (moment.device, moment.dtype, "master" in state) != (parameter.device, dtype, is_low):
+                raise RuntimeError(
+                    f"a parameter of {parameter.dtype} on {parameter.device} with moments of {moment.dtype} on"
+                    f" {moment.device}{' and an fp32 master' if 'master' in state else ''}: the model was cast or moved"
+                    f" after the first step. Cast and move it before, or build a new {type(self).__name__} and load"
+                    " this one's state_dict() into it."
+                )
+        else:
             with torch.no_grad():
                 state["step"] = torch.tensor(0.0)
                 for name in self.MOMENTS:

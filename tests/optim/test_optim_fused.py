@@ -9,7 +9,10 @@ Nesterov gradient without its multiplier; a copy not written, or written from th
 order than their parameter; a second, missing or always skipped launch; a look at a number on the device.
 """
 
+import contextlib
 import math
+import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -37,6 +40,7 @@ from tests.optim.cases import (
     train,
     truth,
 )
+from tests.optim.conftest import KERNELS
 
 pytest.importorskip("triton", reason="triton is not installed")
 from bert_lamb.optim import fused, fused_kernels
@@ -465,8 +469,12 @@ def test_one_unaligned_address_ends_the_aligned_loads(launches, optimizer_class)
         for name in ("master", *optimizer.MOMENTS):
             state[name] = Watched(state[name], int(name == off)).tensor
         optimizer.step()
-        promised = {arguments["IS_ALIGNED"] for _, _, arguments in launches if "IS_ALIGNED" in arguments}
-        assert promised == {off is None}, off
+        promised = {
+            (arguments["IS_ALIGNED"], arguments["IS_GRAD_ALIGNED"])
+            for _, _, arguments in launches
+            if "IS_ALIGNED" in arguments
+        }
+        assert promised == {(off in (None, "grad"), off != "grad")}, off
 
 
 @BOTH
@@ -596,6 +604,61 @@ def test_corrections_of_the_moments(nesterov):
         second = {"none": (1 / now2, 0.0), "first": (beta2 / now2, 0.0), "both": ahead2}[nesterov]
         expected.append([*((1 / now1, 0.0) if nesterov == "none" else ahead1), *second])
     np.testing.assert_allclose(torch.stack([a1, b1, a2, b2]).T, expected, rtol=2e-7)
+
+
+@BOTH
+@pytest.mark.parametrize("adapt", [True, False])
+def test_every_launch_is_on_the_tensors_device(launches, monkeypatch, optimizer_class, adapt):
+    """Triton launches on the current GPU: whatever happens between the first and the last launch, on theirs."""
+    entered = []
+
+    @contextlib.contextmanager
+    def enter(device):
+        entered.append(device)
+        yield
+        entered.pop()
+
+    class OnDevice(list):
+        def append(self, launch):
+            assert [str(device) for device in entered] == [str(torch.device(DEVICE))], launch[0]
+            super().append(launch)
+
+    monkeypatch.setattr(fused, "on_device", enter)
+    seen = OnDevice()
+    for name in KERNELS:
+        monkeypatch.setattr(getattr(fused_kernels, name), "seen", seen)
+    params = parameters(make_tensors(torch.bfloat16, shapes=[(40,), (5,)]), DEVICE)
+    optimizer = optimizer_class(params, lr=LR, adapt=adapt, max_grad_norm=1.0, implementation="fused")
+    train(optimizer, params, range(1))
+    assert len(seen) >= 4
+    assert entered == []
+
+
+def test_one_launch_is_tried_beforehand():
+    assert fused.why_no_launch(torch.device(DEVICE)) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Failed to find C compiler. Please specify via CC environment variable"), "Failed to find C"),
+        (subprocess.CalledProcessError(1, ["gcc", "main.c"]), "'gcc', 'main.c'"),
+        (OSError("Python.h: No such file or directory\ncompilation terminated."), "Python.h"),
+    ],
+    ids=["no compiler", "no headers", "two lines"],
+)
+def test_a_launch_that_cannot_be_made_is_one_line_that_says_what_triton_needs(monkeypatch, error, said):
+    class Broken:
+        def __getitem__(self, grid):
+            raise error
+
+    language, kernels = fused._triton()
+    broken = types.SimpleNamespace(**{**vars(kernels), "count_steps": Broken()})
+    monkeypatch.setattr(fused, "_triton", lambda: (language, broken))
+    reason = fused.why_no_launch.__wrapped__(torch.device(DEVICE))
+    assert said in reason
+    assert "Triton needs a C compiler (gcc) and Python's header files (python3-dev)" in reason
+    assert "\n" not in reason
 
 
 def test_addresses_are_sent_again_only_when_one_has_moved():

@@ -227,6 +227,25 @@ def test_tables_in_flight_are_not_overwritten():
     assert all(torch.equal(a, b) for a, b in zip(params, twins, strict=True))
 
 
+@BOTH
+@pytest.mark.multi_gpu
+def test_parameters_on_another_gpu_than_the_current_one(optimizer_class):
+    """As in a process that never called torch.cuda.set_device; the same steps on the current GPU are the truth."""
+    torch.cuda.set_device(0)
+    values = weights(shapes=[(70, 30), (30,)])
+    params = [parameters([w.to(device) for w in values], device) for device in ("cuda:0", "cuda:1")]
+    optimizers = [optimizer_class(p, lr=LR, max_grad_norm=1.0, implementation="fused") for p in params]
+    for step in range(3):
+        for tensors, optimizer in zip(params, optimizers, strict=True):
+            for index, p in enumerate(tensors):
+                random = torch.Generator().manual_seed(10 * step + index)
+                p.grad = torch.randn(p.shape, generator=random).to(p.device)
+            optimizer.step()
+    assert torch.cuda.current_device() == 0
+    for p, q in zip(*params, strict=True):
+        assert torch.equal(p, q.to("cuda:0"))
+
+
 def test_auto_is_fused_on_a_gpu():
     """For what the kernels can do; for the rest foreach, without a word."""
     for dtype, is_fused in ((torch.float32, True), (torch.bfloat16, True), (torch.float64, False)):
