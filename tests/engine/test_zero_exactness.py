@@ -260,13 +260,15 @@ def summed_gradients(dtype, world_size, *, factor):
 
 def test_bf16_stages_agree(trained, truth):
     """The gradients agree to fp32's rounding; where that tips a weight to the other neighbour in bf16, the next
-    step's gradient differs as bf16 does: 1e-3 to 3e-3 after eight steps. To fp32 it is the rounding of all weights."""
+    step's gradient differs as bf16 does: 1e-3 to 3e-3 after eight steps. Stage 3 adds up gradients of activations in
+    another order, in bf16: 1e-2. To fp32 it is the rounding of all weights."""
     start, expected, _ = truth
     first = weights_of(trained(2)["bf16-stage1"])
     for case in BF16_CASES:
         found = weights_of(trained(2)[case["name"]])
         assert distance(found, expected, start)[1] < 1e-1, case
-        assert distance(found, first, start)[1] < 5e-3, (case, distance(found, first, start)[1])
+        bound = 2e-2 if case["zero_stage"] == 3 else 5e-3
+        assert distance(found, first, start)[1] < bound, (case, distance(found, first, start)[1])
 
 
 def test_masters_start_from_fp32_weights(trained, truth):

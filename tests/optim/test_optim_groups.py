@@ -110,5 +110,5 @@ def test_a_model_cast_or_moved_after_the_first_step_is_refused(optimizer_class, 
     assert not torch.equal(model.weight, weight)
     assert ("master" in resumed.state[model.weight]) == (after is torch.bfloat16)
     resumed.state[model.weight][optimizer.MOMENTS[0]] = torch.zeros(2, 3, device="meta")  # as if the model had moved
-    with pytest.raises(RuntimeError, match="with moments of torch.float.. on meta: the model was cast or moved"):
+    with pytest.raises(RuntimeError, match=r"with moments of torch\.float.. on meta.*: the model was cast or moved"):
         step(resumed)
