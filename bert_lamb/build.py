@@ -1,5 +1,6 @@
 """Put together what a phase trains with: the model at its seeded start, the optimizer, and the machine around them."""
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -21,8 +22,9 @@ from bert_lamb.engine.deepspeed_json import deepspeed_json
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.engine.torch_engine import TorchEngine
+from bert_lamb.errors import UserError
 from bert_lamb.model.bert import BertPretrainingModel, bert_config, is_of_sentence_head
-from bert_lamb.optim import Lamb, Lars, parameter_groups
+from bert_lamb.optim import Lamb, Lars, fused, parameter_groups
 from bert_lamb.optim.apex_lamb import build_apex_lamb
 from bert_lamb.phase import Phase
 
@@ -81,11 +83,36 @@ def build_optimizer(
     )
 
 
+def check_kernels(config: PretrainConfig, process: Process) -> None:
+    """Try the Triton kernels on this rank's GPU before anything is loaded; they need a compiler when they run.
+
+    Where they do not run, optimizer.implementation=auto takes foreach, which is said in a line, and fused raises
+    UserError.
+    """
+    settings = config.optimizer
+    if process.device.type != "cuda" or not isinstance(settings, LayerwiseConfig):
+        return
+    if settings.implementation not in (OptimizerImplementation.auto, OptimizerImplementation.fused):
+        return
+    reason = fused.why_no_launch(process.device)
+    if reason is None:
+        return
+    if settings.implementation is OptimizerImplementation.fused:
+        raise UserError(
+            found=f"optimizer.implementation=fused where {reason}",
+            expected="Triton kernels that compile and run",
+            fix="install what is missing, or set optimizer.implementation=foreach",
+        )
+    if process.local_rank == 0:
+        print(f"optimizer.implementation=auto takes foreach, which is slower: {reason}", file=sys.stderr, flush=True)
+
+
 def build_engine(
     config: PretrainConfig, phase: Phase, process: Process, checkpoint: Checkpoint | None, *, loss_scale: float | None
 ) -> Engine:
     """Model, optimizer and machine of a phase, with weights and moments of `checkpoint` when there is one."""
     runtime = config.runtime
+    check_kernels(config, process)
     model = build_model(config, phase)
     if checkpoint is not None:
         with torch.no_grad():

@@ -3,12 +3,16 @@
 Breaks that turn this file red: a switch left out of build_optimizer, groups exchanged, awaits_binding forgotten.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from bert_lamb.build import build_optimizer
+from bert_lamb.build import build_optimizer, check_kernels
 from bert_lamb.cli import compose
-from bert_lamb.optim import Lamb, Lars
+from bert_lamb.engine.launch import Process
+from bert_lamb.errors import UserError
+from bert_lamb.optim import Lamb, Lars, fused
 
 NAMED = {"dense.weight": (4, 4), "dense.bias": (4,), "LayerNorm.weight": (4,)}
 
@@ -67,3 +71,32 @@ def test_adamw():
     optimizer = build("optimizer=adamw", "optimizer.eps=1e-8")
     assert type(optimizer) is torch.optim.AdamW
     assert [(g["weight_decay"], g["eps"]) for g in optimizer.param_groups] == [(0.01, 1e-8), (0.0, 1e-8)]
+
+
+GPU = Process(rank=1, local_rank=0, world_size=2, device=torch.device("cuda", 0))
+NO_COMPILER = "a kernel cannot be compiled and launched (RuntimeError: Failed to find C compiler)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason", "said"),
+    [
+        ((), None, ""),
+        ((), NO_COMPILER, f"optimizer.implementation=auto takes foreach, which is slower: {NO_COMPILER}\n"),
+        (("optimizer.implementation=foreach",), NO_COMPILER, ""),
+        (("optimizer=adamw",), NO_COMPILER, ""),
+    ],
+)
+def test_auto_says_that_it_takes_foreach(monkeypatch, capsys, overrides, reason, said):
+    monkeypatch.setattr(fused, "why_no_launch", lambda device: reason)
+    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", *overrides])
+    check_kernels(config, GPU)
+    assert capsys.readouterr().err == said
+    check_kernels(config, replace(GPU, device=torch.device("cpu")))
+    assert capsys.readouterr().err == ""
+
+
+def test_fused_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(fused, "why_no_launch", lambda device: NO_COMPILER)
+    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", "optimizer.implementation=fused"])
+    with pytest.raises(UserError, match="implementation=fused where a kernel cannot be compiled"):
+        check_kernels(config, GPU)
