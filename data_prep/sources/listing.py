@@ -1,0 +1,208 @@
+"""Which files a source reads: a file, a folder with all below it, or a glob pattern (before station 1).
+
+Links are followed, to files and to folders. A folder and a pattern that asks for the same files give the same keys. No
+file is read twice, whatever links lead to it, so a circle of links ends. What is passed over is counted by reason, with
+an example.
+"""
+
+import fnmatch
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bert_lamb.errors import UserError
+from data_prep.sources import names
+from data_prep.sources.source import Source
+
+ALL_BELOW = "**"
+WILDCARDS = frozenset("*?.")  # a pattern whose last part has nothing else asks for no names, as a folder does
+
+
+@dataclass
+class Listing:
+    """The files of a source, and what was passed over."""
+
+    files: list[tuple[str, Path]] = field(default_factory=list)  # (key, path), sorted
+    passed_over: Counter[str] = field(default_factory=Counter)  # reason -> files; a folder counts as one
+    examples: dict[str, str] = field(default_factory=dict)  # reason -> the first of them
+
+    def pass_over(self, reason: str, name: str) -> None:
+        self.passed_over[reason] += 1
+        self.examples.setdefault(reason, names.printable(name))
+
+    def describe_passed_over(self) -> str:
+        """Such as "2 hidden (.cache/), 1 empty (b.txt)"; an empty text where there is nothing."""
+        return ", ".join(
+            f"{count:,} {reason} ({self.examples[reason]})" for reason, count in sorted(self.passed_over.items())
+        )
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """A file or folder as it was reached, and where it really is."""
+
+    path: str
+    real_path: str  # without links
+
+    def below(self, entry: os.DirEntry[str]) -> "_Place":
+        is_link = entry.is_symlink()
+        return _Place(entry.path, os.path.realpath(entry.path) if is_link else os.path.join(self.real_path, entry.name))
+
+
+def list_files(source: Source, *, suffixes: tuple[str, ...] | None, is_empty_sound: bool = True) -> Listing:
+    """The files that source.path names.
+
+    suffixes: taken from a folder, also before .gz, .bz2, .xz or .zst; None takes every file whose name does not say
+    that it is something else (names.py). What is named itself, or matched by a pattern that asks for more than any
+    name, is taken whatever its name. The key is the path below the folder, or below the part of the pattern that holds
+    no wildcard. is_empty_sound: an empty file is one without documents, and passed over.
+
+    Raises UserError if there is no file, and for a link that leads nowhere, a folder that cannot be read, and a name
+    that is not UTF-8.
+    """
+    path = Path(source.path).expanduser()
+    listing = Listing()
+    if path.is_file():
+        listing.files = [(path.name, path)]
+    elif path.is_symlink() and not path.exists():
+        raise _leads_nowhere(str(path))
+    elif path.is_dir():
+        _list(path, (ALL_BELOW, "*"), suffixes, is_empty_sound, listing, is_pattern=False)
+    elif path.exists():
+        listing.pass_over(names.NO_FILE, path.name)
+    else:
+        num_fixed = next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
+        folder, pattern = Path(*path.parts[:num_fixed]), path.parts[num_fixed:]
+        if pattern and folder.is_dir():
+            _list(folder, pattern, suffixes, is_empty_sound, listing, is_pattern=True)
+    if not listing.files:
+        passed_over = f" (passed over: {listing.describe_passed_over()})" if listing.passed_over else ""
+        raise UserError(
+            found=f"no file at {source.path}{passed_over}",
+            expected=f"a file, folder or glob pattern of {source.kind} files",
+            fix=f"set sources.{source.name}.path; a pattern such as 'folder/**/*.txt' takes whatever it matches",
+        )
+    for _, file in listing.files:
+        _require_text(file)
+    return listing
+
+
+def _list(
+    root: Path,
+    pattern: tuple[str, ...],
+    suffixes: tuple[str, ...] | None,
+    is_empty_sound: bool,
+    listing: Listing,
+    *,
+    is_pattern: bool,
+) -> None:
+    """Take what matches, or pass it over."""
+    real_root = os.path.realpath(root)
+    asks_for_names = is_pattern and not set(pattern[-1]) <= WILDCARDS
+    taken: list[tuple[bool, str, _Place]] = []  # (whether a link leads there, key, place)
+    for place in _matches(_Place(str(root), real_root), pattern, listing):
+        key = Path(place.path).relative_to(root).as_posix()
+        name = os.path.basename(place.path)
+        reason = None if asks_for_names else names.reason_against(name, suffixes, is_pattern=is_pattern)
+        if reason is not None:
+            listing.pass_over(reason, key)
+            continue
+        try:
+            status = os.stat(place.path)
+        except OSError as error:
+            raise _leads_nowhere(place.path) from error
+        if not stat.S_ISREG(status.st_mode):
+            listing.pass_over(names.NO_FILE, key)
+        elif is_empty_sound and not status.st_size:
+            listing.pass_over(names.EMPTY, key)
+        else:
+            taken.append((place.real_path != os.path.join(real_root, key), key, place))
+    seen = set()
+    for _, key, place in sorted(taken):  # without links first
+        if place.real_path in seen:
+            listing.pass_over(names.READ_ALREADY, key)
+        else:
+            seen.add(place.real_path)
+            listing.files.append((key, Path(place.path)))
+    listing.files.sort()
+
+
+def _matches(folder: _Place, pattern: tuple[str, ...], listing: Listing) -> list[_Place]:
+    """What is no folder and matches the pattern, part for part as `glob` has it; sorted, each once."""
+    part, rest = pattern[0], pattern[1:]
+    if part == ALL_BELOW:
+        folders = _folders_below(folder, listing)
+        return sorted({found for below in folders for found in _matches(below, rest or ("*",), listing)})
+    found: set[_Place] = set()
+    for entry in _entries(folder):
+        if not fnmatch.fnmatchcase(entry.name, part):
+            continue
+        if names.is_hidden(entry.name) and not part.startswith((".", entry.name)):
+            if part == "*" and not rest and not entry.is_dir():
+                listing.pass_over(names.HIDDEN, entry.name)
+        elif rest and entry.is_dir():
+            found.update(_matches(folder.below(entry), rest, listing))
+        elif not rest and not entry.is_dir():
+            found.add(folder.below(entry))
+    return sorted(found)
+
+
+def _folders_below(root: _Place, listing: Listing) -> Iterator[_Place]:
+    """A folder and all below it that are not hidden, each once, by a path without links where it has one."""
+    plain, linked = [root], []
+    seen = set()
+    while plain or linked:
+        folder = plain.pop() if plain else linked.pop(0)
+        if folder.real_path in seen:
+            listing.pass_over(names.READ_ALREADY, f"{os.path.relpath(folder.path, root.path)}/")
+            continue
+        seen.add(folder.real_path)
+        yield folder
+        for entry in reversed(_entries(folder)):
+            if entry.is_dir():
+                if names.is_hidden(entry.name):
+                    listing.pass_over(names.HIDDEN, f"{os.path.relpath(entry.path, root.path)}/")
+                else:
+                    (linked if entry.is_symlink() else plain).append(folder.below(entry))
+            elif entry.is_symlink() and not os.path.exists(entry.path) and _is_name_of_folder(entry.name):
+                raise _leads_nowhere(entry.path)  # perhaps to a disk that is not mounted
+
+
+def _is_name_of_folder(name: str) -> bool:
+    return not names.is_hidden(name) and not os.path.splitext(name)[1] and not name.endswith("~")
+
+
+def _entries(folder: _Place) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted; UserError where it may not be read: its text would be lost without a word."""
+    try:
+        with os.scandir(folder.path) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            found=f"folder {folder.path} that cannot be read ({error.strerror})",
+            expected="a folder that may be read",
+            fix="check its permissions and its disk",
+        ) from error
+
+
+def _leads_nowhere(path: str) -> UserError:
+    target = os.readlink(path) if os.path.islink(path) else "something"
+    return UserError(
+        found=f"{path}, a link to {target} that cannot be reached",
+        expected="links to files and folders that are there",
+        fix="mount or fetch what it leads to, delete the link, or give a pattern that does not match it",
+    )
+
+
+def _require_text(path: Path) -> None:
+    """A name that is no UTF-8 can make no key."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            found=f"a file name that is not UTF-8: {bytes(path)!r}", expected="UTF-8", fix="rename the file"
+        ) from error
