@@ -33,7 +33,7 @@ from data_prep.documents.selection import Chosen, choose
 from data_prep.instances.make import make_instance_sets
 from data_prep.output_dir import begin, delete, is_complete, partial_dir_of, publish
 from data_prep.plan import Partition, plan, share_of
-from data_prep.pool import Pool
+from data_prep.pool import Pool, require_workers
 from data_prep.settings import Settings, Spread
 from data_prep.workspace import VOCABULARY_FILE, Workspace, forget_another_corpus, require_same_config, versions
 
@@ -150,6 +150,7 @@ def partitions_of(settings: Settings, spread: Spread) -> list[Partition]:
         near_duplicates.require_datasketch()
     if settings.vocabulary_file:
         vocabulary.read_entries(settings.vocabulary_file)
+    require_workers(spread.num_workers)
     return plan(settings.sources, partition_bytes=spread.partition_bytes)
 
 

@@ -9,12 +9,24 @@ is skipped here.
 from collections.abc import Iterator
 
 from data_prep.sources.hub import HuggingFace
-from data_prep.sources.source import MARKDOWN, PLAIN, WIKITEXT, Document, Kind, Source, Stretch
+from data_prep.sources.source import MARKDOWN, PLAIN, TOKENIZED, WIKITEXT, Document, Kind, Source, Stretch
 from data_prep.sources.tables import Arrow, JsonLines, Parquet
 from data_prep.sources.text import Markdown, Text
 from data_prep.sources.wikipedia import MediaWiki, Wikiextractor
+from data_prep.sources.wikitext import WikiText
 
-__all__ = ["KINDS", "MARKDOWN", "PLAIN", "WIKITEXT", "Document", "Kind", "Source", "Stretch", "read_documents"]
+__all__ = [
+    "KINDS",
+    "MARKDOWN",
+    "PLAIN",
+    "TOKENIZED",
+    "WIKITEXT",
+    "Document",
+    "Kind",
+    "Source",
+    "Stretch",
+    "read_documents",
+]
 
 KINDS: dict[str, Kind] = {
     "text": Text(),
@@ -24,6 +36,7 @@ KINDS: dict[str, Kind] = {
     "arrow": Arrow(),
     "wikiextractor": Wikiextractor(),
     "mediawiki": MediaWiki(),
+    "wikitext": WikiText(),
     "huggingface": HuggingFace(),
 }
 

@@ -63,10 +63,12 @@ FORMS = (  # (how the file begins, what it is, what to do)
     (b"\xfe\xff", "in UTF-16", CONVERT.format(encoding="utf-16")),
 )
 BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
-OF_TABLES = (b"PAR1", b"ARROW1")  # what the readers of tables take
+MAGIC_OF_TABLES = {"parquet": (b"PAR1", b"PARE"), "arrow": (b"ARROW1",)}
 
-TITLE_OF_WIKITEXT = re.compile(r" = (?!= )\S(?:.*\S)? = ?\r?\n?")
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # what no text holds
+TITLE_OF_WIKITEXT = re.compile(r" = (?!= )\S(?:.*\S)? = ?\r?\n?", re.ASCII)
+# BERT's normalizer deletes these: what is around them would run together ("one\0two"), or be no text at all. White
+# space is not among them, and neither is what str.splitlines takes for the end of a line.
+NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
 JOINED_BY_AT = re.compile(r" @[-,.]@ ")
 MARKED_FORMS = (  # of text: (how it begins, what it is, what to do)
     (re.compile(r"\s*<mediawiki[\s>]"), "a MediaWiki dump", "set sources.{source}.kind=mediawiki"),
@@ -89,18 +91,18 @@ def look_at_head(path: Path, source: Source) -> None:
             packed_head = stream.read(512)
     except OSError as error:
         raise unreadable(path, 0, error) from error
-    if is_packed(path):
+    if is_packed(path) and source.kind not in MAGIC_OF_TABLES:
         _look_at_packing(path, packed_head, source)
-    form = form_of(packed_head) if source.kind in ("parquet", "arrow") or not is_packed(path) else None
-    if source.kind in ("parquet", "arrow"):
-        if form is not None and not packed_head.startswith(OF_TABLES):
+    if source.kind in MAGIC_OF_TABLES:
+        form = None if packed_head.startswith(MAGIC_OF_TABLES[source.kind]) else form_of(packed_head)
+        if form is not None:
             raise unlike(path, *form, source.name, source.kind)
         return
     head = read_head(path)
     where = f"{path}, unpacked," if is_packed(path) else f"{path}"
     if (form := form_of(head)) is not None:
         raise unlike(where, *form, source.name, source.kind)
-    if (place := head.find(b"\0")) >= 0:
+    if (place := head.find(b"\0")) >= 0 and (source.kind != "jsonl" or _is_wide(head)):
         raise no_text(path, place, head)
     if source.kind == "text" and (form := form_of_text(head)) is not None:
         raise unlike(where, *form, source.name, source.kind)
@@ -153,23 +155,18 @@ def is_like_wikitext(text: str) -> bool:
     return bool(lines) and bool(TITLE_OF_WIKITEXT.fullmatch(lines[0]))
 
 
-def refuse_line_of_wikitext(text: str, source: Source, place: str) -> None:
-    """UserError for a row that is a title of WikiText: its rows are lines, and no document would have a second one."""
-    if text.startswith(" = ") and TITLE_OF_WIKITEXT.fullmatch(text):
-        raise UserError(
-            found=f"{place}, a title of WikiText: its rows are lines, not documents",
-            expected="a document a row",
-            fix=f"write the rows to a text file as they are, and set sources.{source.name}.kind=wikitext and .path",
-        )
-
-
 def no_text(path: Path | str, place: int, surroundings: bytes) -> UserError:
     """What is said of a NUL byte. surroundings: bytes around it, by which text of two bytes a character is known."""
-    if surroundings.count(b"\0") > len(surroundings) / 4:
+    if _is_wide(surroundings):
         found, fix = "as in UTF-16 or data that are no text", f"{CONVERT.format(encoding='utf-16le')}, or take it out"
     else:
         found, fix = "which no text holds", "take the file out, or delete such bytes if it is text (tr -d '\\000')"
     return UserError(found=f"a NUL byte, {found}, at byte {place} of {path}", expected="UTF-8 text", fix=fix)
+
+
+def _is_wide(data: bytes) -> bool:
+    """Whether so many bytes are NUL as in text of two bytes a character."""
+    return data.count(b"\0") > len(data) / 4
 
 
 def _look_at_packing(path: Path, head: bytes, source: Source) -> None:
@@ -190,7 +187,7 @@ def _is_text(head: bytes) -> bool:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # a character that is cut at the end is none yet
     except UnicodeDecodeError:
         return False
-    return not CONTROL.search(text)
+    return not NO_TEXT.search(text)
 
 
 def _is_json_object(line: str) -> bool:

@@ -46,7 +46,10 @@ END_OF_FILE = b"\x1a"  # with which programs of DOS closed a text
 def find_files(
     source: Source, *, suffixes: tuple[str, ...] | None, is_empty_sound: bool = True
 ) -> list[tuple[str, Path]]:
-    """(key, path) of the files that source.path names, sorted; what listing.list_files and content.py refuse, raises."""
+    """(key, path) of the files that source.path names, sorted.
+
+    Raises UserError for what listing.list_files and content.look_at_heads refuse.
+    """
     files = list_files(source, suffixes=suffixes, is_empty_sound=is_empty_sound).files
     content.look_at_heads(files, source)
     return files
@@ -108,14 +111,15 @@ def cut_behind(pattern: re.Pattern[bytes], *, longest_match: int) -> Callable[[I
     return find_cut
 
 
-def read_lines(stretch: Stretch) -> Iterator[tuple[int, str]]:
+def read_lines(stretch: Stretch, *, may_hold_nul: bool = False) -> Iterator[tuple[int, str]]:
     """(byte offset in the unpacked file, line without its end) of a UTF-8 stretch.
 
     A line ends with a line feed, carriage returns before one or a carriage return alone. Byte order marks are dropped.
     UserError for a byte that is not UTF-8 and for NUL, with the byte's offset, and for a file that is no text at all.
+    may_hold_nul: the lines are parsed by what refuses NUL itself.
     """
     path = Path(stretch.path)
-    for offset, lines in _chunks(path, stretch):
+    for offset, lines in _chunks(path, stretch, may_hold_nul=may_hold_nul):
         for raw in lines:
             line = raw.removeprefix(BYTE_ORDER_MARK)
             try:
@@ -141,7 +145,7 @@ def _lines_of_carriage_returns(offset: int, raw: bytes) -> Iterator[tuple[int, s
         offset += len(part) + 1
 
 
-def _chunks(path: Path, stretch: Stretch) -> Iterator[tuple[int, list[bytes]]]:
+def _chunks(path: Path, stretch: Stretch, *, may_hold_nul: bool) -> Iterator[tuple[int, list[bytes]]]:
     """(byte offset, whole lines from there on), so that no kind of line end makes a large file one line.
 
     Lines are what is between line feeds. Where there are none, carriage returns end the lines.
@@ -156,7 +160,7 @@ def _chunks(path: Path, stretch: Stretch) -> Iterator[tuple[int, list[bytes]]]:
             while data := stream.read(LINES_BYTES if left is None else min(LINES_BYTES, left)):
                 if position == 0 and (form := content.form_of(data)) is not None:
                     raise content.unlike(path, *form, "NAME", "text")
-                if (place := data.find(b"\0")) >= 0:
+                if not may_hold_nul and (place := data.find(b"\0")) >= 0:
                     raise content.no_text(path, position + place, data[max(0, place - 100) : place + 100])
                 offset = position - sum(map(len, begun))
                 position += len(data)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bert_lamb.errors import UserError
-from data_prep.sources.source import Document, Source, Stretch, no_such_column, text_of
+from data_prep.sources.columns import no_such_column, text_of
+from data_prep.sources.source import Document, Source, Stretch
 
 
 class HuggingFace:

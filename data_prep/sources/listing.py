@@ -5,6 +5,7 @@ file is read twice, whatever links lead to it, so a circle of links ends. What i
 an example.
 """
 
+import errno
 import fnmatch
 import glob
 import os
@@ -61,15 +62,14 @@ def list_files(source: Source, *, suffixes: tuple[str, ...] | None, is_empty_sou
     name, is taken whatever its name. The key is the path below the folder, or below the part of the pattern that holds
     no wildcard. is_empty_sound: an empty file is one without documents, and passed over.
 
-    Raises UserError if there is no file, and for a link that leads nowhere, a folder that cannot be read, and a name
-    that is not UTF-8.
+    Raises UserError if there is no file, and for a folder that cannot be read and a name that is not UTF-8.
     """
     path = Path(source.path).expanduser()
     listing = Listing()
     if path.is_file():
         listing.files = [(path.name, path)]
     elif path.is_symlink() and not path.exists():
-        raise _leads_nowhere(str(path))
+        listing.pass_over(names.LEADS_NOWHERE, path.name)
     elif path.is_dir():
         _list(path, (ALL_BELOW, "*"), suffixes, is_empty_sound, listing, is_pattern=False)
     elif path.exists():
@@ -108,13 +108,18 @@ def _list(
         key = Path(place.path).relative_to(root).as_posix()
         name = os.path.basename(place.path)
         reason = None if asks_for_names else names.reason_against(name, suffixes, is_pattern=is_pattern)
+        if reason == names.OTHER_SUFFIX and not os.path.exists(place.path):
+            reason = names.LEADS_NOWHERE  # it may have been a folder, on a disk that is not mounted
         if reason is not None:
             listing.pass_over(reason, key)
             continue
         try:
             status = os.stat(place.path)
         except OSError as error:
-            raise _leads_nowhere(place.path) from error
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise _unreadable("file", place.path, error) from error
+            listing.pass_over(names.LEADS_NOWHERE, key)
+            continue
         if not stat.S_ISREG(status.st_mode):
             listing.pass_over(names.NO_FILE, key)
         elif is_empty_sound and not status.st_size:
@@ -140,6 +145,8 @@ def _matches(folder: _Place, pattern: tuple[str, ...], listing: Listing) -> list
     found: set[_Place] = set()
     for entry in _entries(folder):
         if not fnmatch.fnmatchcase(entry.name, part):
+            if not rest and entry.is_symlink() and not os.path.exists(entry.path) and "." not in entry.name:
+                listing.pass_over(names.LEADS_NOWHERE, entry.name)  # perhaps a folder, on a disk that is not mounted
             continue
         if names.is_hidden(entry.name) and not part.startswith((".", entry.name)):
             if part == "*" and not rest and not entry.is_dir():
@@ -153,7 +160,8 @@ def _matches(folder: _Place, pattern: tuple[str, ...], listing: Listing) -> list
 
 def _folders_below(root: _Place, listing: Listing) -> Iterator[_Place]:
     """A folder and all below it that are not hidden, each once, by a path without links where it has one."""
-    plain, linked = [root], []
+    plain: list[_Place] = [root]
+    linked: list[_Place] = []
     seen = set()
     while plain or linked:
         folder = plain.pop() if plain else linked.pop(0)
@@ -168,12 +176,6 @@ def _folders_below(root: _Place, listing: Listing) -> Iterator[_Place]:
                     listing.pass_over(names.HIDDEN, f"{os.path.relpath(entry.path, root.path)}/")
                 else:
                     (linked if entry.is_symlink() else plain).append(folder.below(entry))
-            elif entry.is_symlink() and not os.path.exists(entry.path) and _is_name_of_folder(entry.name):
-                raise _leads_nowhere(entry.path)  # perhaps to a disk that is not mounted
-
-
-def _is_name_of_folder(name: str) -> bool:
-    return not names.is_hidden(name) and not os.path.splitext(name)[1] and not name.endswith("~")
 
 
 def _entries(folder: _Place) -> list[os.DirEntry[str]]:
@@ -182,19 +184,14 @@ def _entries(folder: _Place) -> list[os.DirEntry[str]]:
         with os.scandir(folder.path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(
-            found=f"folder {folder.path} that cannot be read ({error.strerror})",
-            expected="a folder that may be read",
-            fix="check its permissions and its disk",
-        ) from error
+        raise _unreadable("folder", folder.path, error) from error
 
 
-def _leads_nowhere(path: str) -> UserError:
-    target = os.readlink(path) if os.path.islink(path) else "something"
+def _unreadable(what: str, path: str, error: OSError) -> UserError:
     return UserError(
-        found=f"{path}, a link to {target} that cannot be reached",
-        expected="links to files and folders that are there",
-        fix="mount or fetch what it leads to, delete the link, or give a pattern that does not match it",
+        found=f"{what} {path} that cannot be read ({error.strerror})",
+        expected="what may be read",
+        fix="check its permissions and its disk",
     )
 
 

@@ -16,6 +16,7 @@ ABOUT = "readme, license or mark"
 OTHER_SUFFIX = "of another suffix"
 EMPTY = "empty"
 READ_ALREADY = "read already by another path"
+LEADS_NOWHERE = "link that leads nowhere"
 NO_FILE = "no regular file"
 
 SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}

@@ -79,7 +79,7 @@ def unpack_bz2(packed: IO[bytes]) -> IO[bytes]:
 
 
 def _open_gzip(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb")
+    return gzip.open(path, "rb")  # type: ignore[return-value]
 
 
 def _open_bz2(path: Path) -> IO[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from data_prep.sources.files import cut_behind, cut_file, find_files, is_packed, read_lines, whole_file
 from data_prep.sources.source import MARKDOWN, PLAIN, Document, Source, Stretch
 
-EMPTY_LINE = re.compile(rb"\n[ \t]*\r?\n")
+EMPTY_LINE = re.compile(rb"\n[ \t]*\r?\n|\r[ \t]*\r(?=[^\r\n])")  # carriage returns alone, or line feeds
 MARKDOWN_SUFFIXES = (".md", ".markdown")
 
 
