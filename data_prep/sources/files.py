@@ -43,14 +43,12 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 END_OF_FILE = b"\x1a"  # with which programs of DOS closed a text
 
 
-def find_files(
-    source: Source, *, suffixes: tuple[str, ...] | None, is_empty_sound: bool = True
-) -> list[tuple[str, Path]]:
+def find_files(source: Source, *, suffixes: tuple[str, ...] | None) -> list[tuple[str, Path]]:
     """(key, path) of the files that source.path names, sorted.
 
     Raises UserError for what listing.list_files and content.look_at_heads refuse.
     """
-    files = list_files(source, suffixes=suffixes, is_empty_sound=is_empty_sound).files
+    files = list_files(source, suffixes=suffixes).files
     content.look_at_heads(files, source)
     return files
 

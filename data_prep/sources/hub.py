@@ -11,6 +11,8 @@ from data_prep.sources.source import Document, Source, Stretch
 class HuggingFace:
     """Kind `huggingface`. A stretch is one of the files that the dataset is made of. Key: its number and the row."""
 
+    suffixes = ()
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         with _hub_errors(source):
             num_files = _load(source).num_shards

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bert_lamb.errors import UserError
 from data_prep.sources import names
+from data_prep.sources.content import MAGIC_OF_TABLES
 from data_prep.sources.source import Source
 
 ALL_BELOW = "**"
@@ -54,31 +55,32 @@ class _Place:
         return _Place(entry.path, os.path.realpath(entry.path) if is_link else os.path.join(self.real_path, entry.name))
 
 
-def list_files(source: Source, *, suffixes: tuple[str, ...] | None, is_empty_sound: bool = True) -> Listing:
+def list_files(source: Source, *, suffixes: tuple[str, ...] | None) -> Listing:
     """The files that source.path names.
 
     suffixes: taken from a folder, also before .gz, .bz2, .xz or .zst; None takes every file whose name does not say
     that it is something else (names.py). What is named itself, or matched by a pattern that asks for more than any
     name, is taken whatever its name. The key is the path below the folder, or below the part of the pattern that holds
-    no wildcard. is_empty_sound: an empty file is one without documents, and passed over.
+    no wildcard. An empty file is passed over, but for tables, which are never empty.
 
     Raises UserError if there is no file, and for a folder that cannot be read and a name that is not UTF-8.
     """
     path = Path(source.path).expanduser()
     listing = Listing()
+    is_empty_sound = source.kind not in MAGIC_OF_TABLES
     if path.is_file():
         listing.files = [(path.name, path)]
     elif path.is_symlink() and not path.exists():
         listing.pass_over(names.LEADS_NOWHERE, path.name)
     elif path.is_dir():
-        _list(path, (ALL_BELOW, "*"), suffixes, is_empty_sound, listing, is_pattern=False)
+        _list(path, (ALL_BELOW, "*"), suffixes, listing, is_pattern=False, is_empty_sound=is_empty_sound)
     elif path.exists():
         listing.pass_over(names.NO_FILE, path.name)
     else:
         num_fixed = next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
         folder, pattern = Path(*path.parts[:num_fixed]), path.parts[num_fixed:]
         if pattern and folder.is_dir():
-            _list(folder, pattern, suffixes, is_empty_sound, listing, is_pattern=True)
+            _list(folder, pattern, suffixes, listing, is_pattern=True, is_empty_sound=is_empty_sound)
     if not listing.files:
         passed_over = f" (passed over: {listing.describe_passed_over()})" if listing.passed_over else ""
         raise UserError(
@@ -95,10 +97,10 @@ def _list(
     root: Path,
     pattern: tuple[str, ...],
     suffixes: tuple[str, ...] | None,
-    is_empty_sound: bool,
     listing: Listing,
     *,
     is_pattern: bool,
+    is_empty_sound: bool,
 ) -> None:
     """Take what matches, or pass it over."""
     real_root = os.path.realpath(root)

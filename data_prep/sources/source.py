@@ -55,6 +55,10 @@ class Stretch:
 class Kind(Protocol):
     """A kind of source: cut it into stretches, and read one."""
 
+    @property
+    def suffixes(self) -> tuple[str, ...] | None:
+        """Those of its files in a folder; None for any, empty where it reads no files."""
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         """All stretches in their fixed order, of about `stretch_bytes` where the form allows a cut."""
 

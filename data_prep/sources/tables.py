@@ -18,9 +18,11 @@ UNSUPPORTED = re.compile(r"decrypt|encrypted|not supported|[Uu]nsupported")  # s
 class JsonLines:
     """Kind `jsonl`: one object a line. Key: the file and the byte at which the line begins."""
 
+    suffixes = (".jsonl", ".json", ".ndjson")
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         find_cut = cut_behind(re.compile(rb"\n"), longest_match=1)
-        for key, path in find_files(source, suffixes=(".jsonl", ".json", ".ndjson")):
+        for key, path in find_files(source, suffixes=self.suffixes):
             if is_packed(path):
                 yield whole_file(key, path)
             else:
@@ -47,10 +49,12 @@ class JsonLines:
 class Parquet:
     """Kind `parquet`. Key: the file and the row. A stretch is a run of row groups."""
 
+    suffixes = (".parquet",)
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         import pyarrow.parquet as pq
 
-        for key, path in find_files(source, suffixes=(".parquet",), is_empty_sound=False):
+        for key, path in find_files(source, suffixes=self.suffixes):
             with _arrow_errors(path, "Parquet"), pq.ParquetFile(path) as file:
                 _require_column(source, file.schema_arrow.names, path)
                 column = file.schema_arrow.names.index(source.text_column)
@@ -79,8 +83,10 @@ class Parquet:
 class Arrow:
     """Kind `arrow`: Arrow IPC files, and the streams that `datasets` keeps. Key: the file and the row."""
 
+    suffixes = (".arrow", ".feather")
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
-        for key, path in find_files(source, suffixes=(".arrow", ".feather"), is_empty_sound=False):
+        for key, path in find_files(source, suffixes=self.suffixes):
             with _arrow_errors(path, "Arrow"):
                 file = _open_arrow_file(path)
             if file is None:

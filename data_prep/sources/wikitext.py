@@ -13,7 +13,6 @@ from data_prep.sources import content
 from data_prep.sources.files import cut_behind, cut_file, find_files, is_packed, read_lines, whole_file
 from data_prep.sources.source import TOKENIZED, Document, Source, Stretch
 
-SUFFIXES = (".raw", ".tokens", ".txt")
 BEFORE_TITLE = re.compile(rb"\n[ \t]*\r?\n(?= = (?!= )\S(?:[^\r\n]{0,500}\S)? = ?\r?\n[ \t]*\r?\n)")
 SECTION = re.compile(r" (?:= ){2,}\S.* (?:= ?){2,}")
 UNKNOWN_WORD = "<unk>"
@@ -26,9 +25,11 @@ class WikiText:
     Key: the file and the byte at which the title is.
     """
 
+    suffixes = (".raw", ".tokens", ".txt")
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         find_cut = cut_behind(BEFORE_TITLE, longest_match=1024)
-        for key, path in find_files(source, suffixes=SUFFIXES):
+        for key, path in find_files(source, suffixes=self.suffixes):
             _look_at_words(path, source)
             if is_packed(path):
                 yield whole_file(key, path)
