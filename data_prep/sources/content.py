@@ -99,7 +99,7 @@ def look_at_head(path: Path, source: Source) -> None:
             raise unlike(path, *form, source.name, source.kind)
         return
     head = read_head(path)
-    where = f"{path}, unpacked," if is_packed(path) else f"{path}"
+    where = f"{path}, unpacked" if is_packed(path) else f"{path}"
     if (form := form_of(head)) is not None:
         raise unlike(where, *form, source.name, source.kind)
     if (place := head.find(b"\0")) >= 0 and (source.kind != "jsonl" or _is_wide(head)):

@@ -151,11 +151,11 @@ def _matches(folder: _Place, pattern: tuple[str, ...], listing: Listing) -> list
                 listing.pass_over(names.LEADS_NOWHERE, entry.name)  # perhaps a folder, on a disk that is not mounted
             continue
         if names.is_hidden(entry.name) and not part.startswith((".", entry.name)):
-            if part == "*" and not rest and not entry.is_dir():
+            if part == "*" and not rest and not _is_folder(entry):
                 listing.pass_over(names.HIDDEN, entry.name)
-        elif rest and entry.is_dir():
+        elif rest and _is_folder(entry):
             found.update(_matches(folder.below(entry), rest, listing))
-        elif not rest and not entry.is_dir():
+        elif not rest and not _is_folder(entry):
             found.add(folder.below(entry))
     return sorted(found)
 
@@ -173,11 +173,18 @@ def _folders_below(root: _Place, listing: Listing) -> Iterator[_Place]:
         seen.add(folder.real_path)
         yield folder
         for entry in reversed(_entries(folder)):
-            if entry.is_dir():
+            if _is_folder(entry):
                 if names.is_hidden(entry.name):
                     listing.pass_over(names.HIDDEN, f"{os.path.relpath(entry.path, root.path)}/")
                 else:
                     (linked if entry.is_symlink() else plain).append(folder.below(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _entries(folder: _Place) -> list[os.DirEntry[str]]:
