@@ -8,7 +8,7 @@ import re
 
 JOINT = re.compile(r" @([-,.])@ ")
 QUOTATION = re.compile(r'(?<!\S)" ([^"]*?) "(?!\S)')
-CONTRACTION = re.compile(r"(?<=\w) (?=(?:'(?:s|t|re|ve|ll|d|m)|n't)(?!\w))", re.IGNORECASE)
+CONTRACTION = re.compile(r"(?<=\w) (?='(?:s|t|re|ve|ll|d|m)(?!\w))", re.IGNORECASE)
 BEFORE_CLOSING = re.compile(r" +(?=[,.;:!?%)\]}](?:[\s,.;:!?%)\]}\"']|$))")
 AFTER_OPENING = re.compile(r"(?<=[(\[{$]) +")
 
