@@ -60,9 +60,9 @@ def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: 
         return
     with Pool(spread.num_workers) as pool:
         if passed_over := describe_passed_over(settings.sources):
-            print(f"passed over: {passed_over}", flush=True)
+            print(f"passed over: {passed_over}", flush=True)  # now, while it is not too late
         make_documents(partitions, workspace, settings, pool)
-        finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
+        finish(partitions, workspace, settings, pool, output_dir, passed_over, started_at=started_at)
 
 
 def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
@@ -104,7 +104,8 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
     if is_cleared_up(workspace, output_dir):
         return
     with Pool(spread.num_workers) as pool:
-        finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
+        passed_over = describe_passed_over(settings.sources)
+        finish(partitions, workspace, settings, pool, output_dir, passed_over, started_at=started_at)
 
 
 def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, if_exists: str) -> None:
@@ -184,6 +185,7 @@ def finish(
     settings: Settings,
     pool: Pool,
     output_dir: Path,
+    passed_over: str,
     *,
     started_at: float,
 ) -> None:
@@ -202,7 +204,6 @@ def finish(
     put_in_place(workspace, output_dir)
     seconds = time.monotonic() - started_at
     files = num_files([partition for partition in partitions if partition.id in read_ids])
-    passed_over = describe_passed_over(settings.sources)
     print(summary(manifest, output_dir, files, passed_over, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
 
 

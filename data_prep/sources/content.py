@@ -29,6 +29,11 @@ FORMS = (  # (how the file begins, what it is, what to do)
     (b"Rar!\x1a\x07", "a rar archive", UNPACK),
     (b"!<arch>\n", "an ar archive", UNPACK),
     (b"\x1f\x8b", "packed with gzip", "give it a name that ends in .gz, or unpack it"),
+    *(
+        (b"BZh%d%s" % (level, block), "packed with bzip2", "give it a name that ends in .bz2, or unpack it")
+        for level in range(1, 10)
+        for block in (b"1AY&SY", b"\x17rE8P\x90")
+    ),
     (b"\xfd7zXZ\x00", "packed with xz", "give it a name that ends in .xz, or unpack it"),
     (b"\x28\xb5\x2f\xfd", "packed with zstd", "give it a name that ends in .zst, or unpack it"),
     (b"\x04\x22\x4d\x18", "packed with lz4", REPACK),
@@ -62,7 +67,7 @@ FORMS = (  # (how the file begins, what it is, what to do)
     (b"\xff\xfe", "in UTF-16", CONVERT.format(encoding="utf-16")),
     (b"\xfe\xff", "in UTF-16", CONVERT.format(encoding="utf-16")),
 )
-BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+BEGINNINGS = re.compile(b"|".join(re.escape(magic) for magic, _, _ in FORMS))
 MAGIC_OF_TABLES = {"parquet": (b"PAR1", b"PARE"), "arrow": (b"ARROW1",)}
 
 TITLE_OF_WIKITEXT = re.compile(r" = (?!= )\S(?:.*\S)? = ?\r?\n?", re.ASCII)
@@ -88,18 +93,18 @@ def look_at_head(path: Path, source: Source) -> None:
     """UserError that says what a file is and what to do, where its content is not what its name or kind says."""
     try:
         with path.open("rb") as stream:
-            packed_head = stream.read(512)
+            head = stream.read(HEAD_BYTES)
     except OSError as error:
         raise unreadable(path, 0, error) from error
-    if is_packed(path) and source.kind not in MAGIC_OF_TABLES:
-        _look_at_packing(path, packed_head, source)
     if source.kind in MAGIC_OF_TABLES:
-        form = None if packed_head.startswith(MAGIC_OF_TABLES[source.kind]) else form_of(packed_head)
+        form = None if head.startswith(MAGIC_OF_TABLES[source.kind]) else form_of(head)
         if form is not None:
             raise unlike(path, *form, source.name, source.kind)
         return
-    head = read_head(path)
-    where = f"{path}, unpacked" if is_packed(path) else f"{path}"
+    where = f"{path}"
+    if is_packed(path):
+        _look_at_packing(path, head, source)
+        head, where = read_head(path), f"{path}, unpacked"
     if (form := form_of(head)) is not None:
         raise unlike(where, *form, source.name, source.kind)
     if (place := head.find(b"\0")) >= 0 and (source.kind != "jsonl" or _is_wide(head)):
@@ -121,11 +126,10 @@ def read_head(path: Path) -> bytes:
 
 def form_of(head: bytes) -> tuple[str, str] | None:
     """(what a file is, what to do), where it begins like something that is not UTF-8 text."""
-    if BZIP2.match(head):
-        return "packed with bzip2", "give it a name that ends in .bz2, or unpack it"
-    for magic, what, fix in FORMS:
-        if head.startswith(magic):
-            return what, fix
+    if match := BEGINNINGS.match(head):
+        return next((what, fix) for magic, what, fix in FORMS if match[0].startswith(magic))
+    if b"\0" not in head[: tarfile.BLOCKSIZE]:
+        return None
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except tarfile.HeaderError:

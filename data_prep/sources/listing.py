@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from bert_lamb.errors import UserError
 from data_prep.sources import names
@@ -43,8 +44,7 @@ class Listing:
         )
 
 
-@dataclass(frozen=True, order=True)
-class _Place:
+class _Place(NamedTuple):
     """A file or folder as it was reached, and where it really is."""
 
     path: str
@@ -52,7 +52,9 @@ class _Place:
 
     def below(self, entry: os.DirEntry[str]) -> "_Place":
         is_link = entry.is_symlink()
-        return _Place(entry.path, os.path.realpath(entry.path) if is_link else os.path.join(self.real_path, entry.name))
+        return _Place(
+            entry.path, os.path.realpath(entry.path) if is_link else f"{self.real_path.rstrip('/')}/{entry.name}"
+        )
 
 
 def list_files(source: Source, *, suffixes: tuple[str, ...] | None) -> Listing:
@@ -103,12 +105,12 @@ def _list(
     is_empty_sound: bool,
 ) -> None:
     """Take what matches, or pass it over."""
-    real_root = os.path.realpath(root)
+    prefix, real_prefix = os.path.join(root, ""), os.path.join(os.path.realpath(root), "")
     asks_for_names = is_pattern and not set(pattern[-1]) <= WILDCARDS
     taken: list[tuple[bool, str, _Place]] = []  # (whether a link leads there, key, place)
-    for place in _matches(_Place(str(root), real_root), pattern, listing):
-        key = Path(place.path).relative_to(root).as_posix()
-        name = os.path.basename(place.path)
+    for place in sorted(_matches(_Place(str(root), os.path.realpath(root)), pattern, listing)):
+        key = place.path[len(prefix) :]
+        name = key.rpartition("/")[2]
         reason = None if asks_for_names else names.reason_against(name, suffixes, is_pattern=is_pattern)
         if reason == names.OTHER_SUFFIX and not os.path.exists(place.path):
             reason = names.LEADS_NOWHERE  # it may have been a folder, on a disk that is not mounted
@@ -127,7 +129,7 @@ def _list(
         elif is_empty_sound and not status.st_size:
             listing.pass_over(names.EMPTY, key)
         else:
-            taken.append((place.real_path != os.path.join(real_root, key), key, place))
+            taken.append((place.real_path != real_prefix + key, key, place))
     seen = set()
     for _, key, place in sorted(taken):  # without links first
         if place.real_path in seen:
@@ -138,12 +140,12 @@ def _list(
     listing.files.sort()
 
 
-def _matches(folder: _Place, pattern: tuple[str, ...], listing: Listing) -> list[_Place]:
-    """What is no folder and matches the pattern, part for part as `glob` has it; sorted, each once."""
+def _matches(folder: _Place, pattern: tuple[str, ...], listing: Listing) -> set[_Place]:
+    """What is no folder and matches the pattern, part for part as `glob` has it."""
     part, rest = pattern[0], pattern[1:]
     if part == ALL_BELOW:
         folders = _folders_below(folder, listing)
-        return sorted({found for below in folders for found in _matches(below, rest or ("*",), listing)})
+        return {found for below in folders for found in _matches(below, rest or ("*",), listing)}
     found: set[_Place] = set()
     for entry in _entries(folder):
         if not fnmatch.fnmatchcase(entry.name, part):
@@ -157,7 +159,7 @@ def _matches(folder: _Place, pattern: tuple[str, ...], listing: Listing) -> list
             found.update(_matches(folder.below(entry), rest, listing))
         elif not rest and not _is_folder(entry):
             found.add(folder.below(entry))
-    return sorted(found)
+    return found
 
 
 def _folders_below(root: _Place, listing: Listing) -> Iterator[_Place]:
