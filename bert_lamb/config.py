@@ -34,6 +34,7 @@ class SourceKind(Enum):
     arrow = "arrow"  # Arrow IPC files or streams with a text column, as `datasets` writes
     wikiextractor = "wikiextractor"  # <doc id= url= title=> ... </doc>
     mediawiki = "mediawiki"  # MediaWiki XML dump, .xml or .xml.bz2
+    wikitext = "wikitext"  # the corpora wikitext-2-raw and wikitext-103-raw: ` = Title = `, `@-@`, spaced punctuation
     huggingface = "huggingface"  # a dataset by name, read through `datasets`
 
 

@@ -78,6 +78,11 @@ def plan(sources: tuple[Source, ...], *, partition_bytes: int) -> list[Partition
     return partitions
 
 
+def num_files(partitions: list[Partition]) -> int:
+    """The files, or parts of a dataset, that some partitions read."""
+    return len({(partition.source_index, stretch.key) for partition in partitions for stretch in partition.stretches})
+
+
 def share_of(partitions: list[Partition], share: str) -> list[Partition]:
     """The partitions of "INDEX/COUNT": a contiguous run of about as many bytes as the other shares'.
 

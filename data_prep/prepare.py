@@ -32,9 +32,10 @@ from data_prep.documents.make import make_documents, make_vocabulary
 from data_prep.documents.selection import Chosen, choose
 from data_prep.instances.make import make_instance_sets
 from data_prep.output_dir import begin, delete, is_complete, partial_dir_of, publish
-from data_prep.plan import Partition, plan, share_of
-from data_prep.pool import Pool
+from data_prep.plan import Partition, num_files, plan, share_of
+from data_prep.pool import Pool, require_workers
 from data_prep.settings import Settings, Spread
+from data_prep.sources import describe_passed_over
 from data_prep.workspace import VOCABULARY_FILE, Workspace, forget_another_corpus, require_same_config, versions
 
 
@@ -58,8 +59,10 @@ def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: 
     if is_cleared_up(workspace, output_dir):
         return
     with Pool(spread.num_workers) as pool:
+        if passed_over := describe_passed_over(settings.sources):
+            print(f"passed over: {passed_over}", flush=True)  # now, while it is not too late
         make_documents(partitions, workspace, settings, pool)
-        finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
+        finish(partitions, workspace, settings, pool, output_dir, passed_over, started_at=started_at)
 
 
 def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
@@ -101,7 +104,8 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
     if is_cleared_up(workspace, output_dir):
         return
     with Pool(spread.num_workers) as pool:
-        finish(partitions, workspace, settings, pool, output_dir, started_at=started_at)
+        passed_over = describe_passed_over(settings.sources)
+        finish(partitions, workspace, settings, pool, output_dir, passed_over, started_at=started_at)
 
 
 def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, if_exists: str) -> None:
@@ -150,6 +154,7 @@ def partitions_of(settings: Settings, spread: Spread) -> list[Partition]:
         near_duplicates.require_datasketch()
     if settings.vocabulary_file:
         vocabulary.read_entries(settings.vocabulary_file)
+    require_workers(spread.num_workers)
     return plan(settings.sources, partition_bytes=spread.partition_bytes)
 
 
@@ -180,6 +185,7 @@ def finish(
     settings: Settings,
     pool: Pool,
     output_dir: Path,
+    passed_over: str,
     *,
     started_at: float,
 ) -> None:
@@ -194,9 +200,11 @@ def finish(
     manifest = _manifest(settings, vocabulary_record, chosen, instance_sets)
     write_card(workspace.directory, manifest)
     write_manifest(workspace.directory, manifest)
+    read_ids = {block.folder.name for block in chosen.blocks}  # those after the limit of their source are not
     put_in_place(workspace, output_dir)
     seconds = time.monotonic() - started_at
-    print(summary(manifest, output_dir, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
+    files = num_files([partition for partition in partitions if partition.id in read_ids])
+    print(summary(manifest, output_dir, files, passed_over, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
 
 
 def put_in_place(workspace: Workspace, output_dir: Path) -> None:
@@ -234,13 +242,17 @@ def _manifest(
     )
 
 
-def summary(manifest: Manifest, output_dir: Path, *, num_bytes_read: int, seconds: float) -> str:
+def summary(
+    manifest: Manifest, output_dir: Path, num_files_read: int, passed_over: str, *, num_bytes_read: int, seconds: float
+) -> str:
     """The table printed at the end."""
     documents, megabytes = manifest.documents, num_bytes_read / 1e6
     label = LABELS[manifest.sentence_task][True][0] if manifest.sentence_task in LABELS else "labels"
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in documents.dropped.items()) or "none"
     lines = [
         f"{output_dir}",
+        f"  files read         {num_files_read:,}",
+        f"  files passed over  {passed_over or 'none'}",
         f"  documents read     {documents.num_read:,}",
         f"  documents kept     {documents.num_train:,} train, {documents.num_heldout:,} heldout",
         f"  documents dropped  {dropped}",

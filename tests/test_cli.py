@@ -164,7 +164,20 @@ def test_every_option_of_every_group_composes(group, monkeypatch):
     options = sorted(path.stem for path in (cli.conf_dir() / group).glob("*.yaml"))
     assert options
     for option in options:
-        sources = {"text": ["text"], "wiki_books": ["wikipedia", "books"]}
-        sources |= {key: ["wikipedia"] for key in ("wikiextractor", "wikipedia_dump")}
-        extra = [f"sources.{source}.path=p" for source in sources.get(option, [])]
+        node = yaml.safe_load((cli.conf_dir() / group / f"{option}.yaml").read_text())
+        extra = [
+            f"sources.{name}.{field}=p"
+            for name, source in ((node or {}).get("sources") or {}).items()
+            for field, value in source.items()
+            if value == "???" and field != "license"
+        ]
         assert cli.compose(command, [*needed, f"{group}={option}", *extra])
+
+
+def test_every_kind_of_source_has_a_corpus():
+    """A file of its own name, or the one named here, with a source of that kind."""
+    named = {"mediawiki": "wikipedia_dump"}
+    for kind in config.SourceKind:
+        path = cli.conf_dir() / "corpus" / f"{named.get(kind.value, kind.value)}.yaml"
+        (source,) = yaml.safe_load(path.read_text())["sources"].values()
+        assert source["kind"] == kind.value

@@ -7,13 +7,17 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from data_prep.documents import markdown
+from data_prep.documents import markdown, tokenized
 from data_prep.settings import Cleaning
-from data_prep.sources import MARKDOWN, PLAIN, WIKITEXT, Document
+from data_prep.sources import MARKDOWN, PLAIN, TOKENIZED, WIKITEXT, Document
+from data_prep.sources.content import NO_TEXT
+from data_prep.sources.wikitext import UNKNOWN_WORD
 
 KEPT = ""
 TOO_SHORT = "too_short"  # fewer characters or words of plain text than asked for
 STUB = "stub"
+CONTROL_CHARACTERS = "control_characters"  # data that are no text, or text that was decoded wrongly
+UNKNOWN_WORDS = "unknown_words"  # <unk> in place of words that the corpus has lost
 # The other reasons need more than the document's text: no_tokens, repeated_key, duplicate, near_duplicate and
 # not_sampled (selection.py).
 
@@ -56,6 +60,10 @@ def clean(document: Document, cleaning: Cleaning) -> tuple[str, str]:
         return "", TOO_SHORT
     if is_stub:
         return "", STUB
+    if NO_TEXT.search(text):
+        return "", CONTROL_CHARACTERS
+    if document.markup == TOKENIZED and UNKNOWN_WORD in text:
+        return "", UNKNOWN_WORDS
     return text, KEPT
 
 
@@ -82,4 +90,5 @@ PLAIN_TEXT: dict[str, Callable[[str], str]] = {
     PLAIN: lambda text: text,
     WIKITEXT: _plain_text_of_wikitext,
     MARKDOWN: markdown.plain_text,
+    TOKENIZED: tokenized.plain_text,
 }

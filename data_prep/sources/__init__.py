@@ -9,12 +9,26 @@ is skipped here.
 from collections.abc import Iterator
 
 from data_prep.sources.hub import HuggingFace
-from data_prep.sources.source import MARKDOWN, PLAIN, WIKITEXT, Document, Kind, Source, Stretch
+from data_prep.sources.listing import list_files
+from data_prep.sources.source import MARKDOWN, PLAIN, TOKENIZED, WIKITEXT, Document, Kind, Source, Stretch
 from data_prep.sources.tables import Arrow, JsonLines, Parquet
 from data_prep.sources.text import Markdown, Text
 from data_prep.sources.wikipedia import MediaWiki, Wikiextractor
+from data_prep.sources.wikitext import WikiText
 
-__all__ = ["KINDS", "MARKDOWN", "PLAIN", "WIKITEXT", "Document", "Kind", "Source", "Stretch", "read_documents"]
+__all__ = [
+    "KINDS",
+    "MARKDOWN",
+    "PLAIN",
+    "TOKENIZED",
+    "WIKITEXT",
+    "Document",
+    "Kind",
+    "Source",
+    "Stretch",
+    "describe_passed_over",
+    "read_documents",
+]
 
 KINDS: dict[str, Kind] = {
     "text": Text(),
@@ -24,8 +38,21 @@ KINDS: dict[str, Kind] = {
     "arrow": Arrow(),
     "wikiextractor": Wikiextractor(),
     "mediawiki": MediaWiki(),
+    "wikitext": WikiText(),
     "huggingface": HuggingFace(),
 }
+
+
+def describe_passed_over(sources: tuple[Source, ...]) -> str:
+    """What each source passes over, by reason and with an example; an empty text where there is nothing."""
+    listings = {
+        source.name: list_files(source, suffixes=kind.suffixes)
+        for source in sources
+        if (kind := KINDS[source.kind]).suffixes != ()
+    }
+    return "; ".join(
+        f"{name}: {listing.describe_passed_over()}" for name, listing in listings.items() if listing.passed_over
+    )
 
 
 def read_documents(source: Source, stretches: Iterator[Stretch] | tuple[Stretch, ...]) -> Iterator[Document]:

@@ -1,151 +1,56 @@
-"""Find files, cut them where a document ends, and read their lines, packed or not.
+"""Find the files of a source, cut them where a document ends, and read their lines, packed or not.
 
 A plain file can be cut into stretches that are read apart, on other processes or machines. A packed one can only be
 read from its beginning, so it is one stretch.
 """
 
-import bz2
-import glob
-import gzip
-import io
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from pathlib import Path
+from typing import IO
 
 from bert_lamb.errors import UserError
+from data_prep.sources import content
+from data_prep.sources.listing import list_files
+from data_prep.sources.packing import (
+    DAMAGED_ARCHIVE_ERRORS,
+    OPENERS,
+    is_packed,
+    open_binary,
+    unpack_bz2,
+    unreadable,
+)
 from data_prep.sources.source import Source, Stretch
 
+__all__ = [
+    "DAMAGED_ARCHIVE_ERRORS",
+    "OPENERS",
+    "cut_behind",
+    "cut_file",
+    "file_errors",
+    "find_files",
+    "is_packed",
+    "open_binary",
+    "read_lines",
+    "unpack_bz2",
+    "whole_file",
+]
+
 CUT_WINDOW_BYTES = 1 << 16  # read at a time while looking for the next place to cut
-PACKED_BYTES = 1 << 16  # read at a time from an archive
+LINES_BYTES = 1 << 18  # read at a time while reading lines
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class _Unpacked(io.RawIOBase):
-    """All streams of a .bz2 or .xz one after the other; OSError or EOFError where one is damaged.
-
-    bz2.open and lzma.open take whatever follows a stream for the end of the file if it does not begin like another, so
-    a damaged stream would be lost, and all behind it, without a word.
-    """
-
-    def __init__(self, packed: IO[bytes], new_decompressor: Callable[[], Any]) -> None:
-        self.packed, self.new_decompressor = packed, new_decompressor
-        self.decompressor = new_decompressor()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            data = b""
-            if self.decompressor.eof:
-                # Zeros may fill up the space between and behind the streams of .xz.
-                data = self.decompressor.unused_data.lstrip(b"\0")
-                while not data:
-                    data = self.packed.read(PACKED_BYTES)
-                    if not data:
-                        return 0
-                    data = data.lstrip(b"\0")
-                self.decompressor = self.new_decompressor()
-            elif self.decompressor.needs_input:
-                data = self.packed.read(PACKED_BYTES)
-                if not data:
-                    raise EOFError("it ends in the middle of a stream")
-            unpacked = self.decompressor.decompress(data, len(buffer))
-            if unpacked:
-                buffer[: len(unpacked)] = unpacked
-                return len(unpacked)
-
-    def close(self) -> None:
-        self.packed.close()
-        super().close()
-
-
-def unpack_bz2(packed: IO[bytes]) -> IO[bytes]:
-    return io.BufferedReader(_Unpacked(packed, bz2.BZ2Decompressor), 1 << 18)
-
-
-def _open_bz2(path: Path, mode: str) -> IO[bytes]:
-    return unpack_bz2(path.open("rb"))
-
-
-def _open_xz(path: Path, mode: str) -> IO[bytes]:
-    return io.BufferedReader(_Unpacked(path.open("rb"), lzma.LZMADecompressor), 1 << 18)
-
-
-def _open_zstd(path: Path, mode: str) -> IO[bytes]:
-    import pyarrow as pa
-
-    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 20)  # type: ignore[type-var]
-
-
-OPENERS: dict[str, Callable[..., Any]] = {
-    ".gz": gzip.open,
-    ".bz2": _open_bz2,
-    ".xz": _open_xz,
-    ".zst": _open_zstd,
-}
-DAMAGED_ARCHIVE_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
+END_OF_FILE = b"\x1a"  # with which programs of DOS closed a text
 
 
 def find_files(source: Source, *, suffixes: tuple[str, ...] | None) -> list[tuple[str, Path]]:
-    """(key, path) of the files that source.path names: a file, a folder with all below it, or a glob pattern.
+    """(key, path) of the files that source.path names, sorted.
 
-    suffixes: taken from a folder (also with .gz, .bz2, .xz or .zst behind); None takes every file. The key is the path
-    below the folder, or below the part of the pattern that holds no wildcard. Sorted by key. UserError if there is
-    none.
+    Raises UserError for what listing.list_files and content.look_at_heads refuse.
     """
-    path = Path(source.path).expanduser()
-    if path.is_file():
-        found = [(path.name, path)]
-    elif path.is_dir():
-        files = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        found = [
-            (file.relative_to(path).as_posix(), file)
-            for file in files
-            if suffixes is None or _suffix_within_archive(file) in suffixes
-        ]
-    else:
-        fixed: list[str] = []
-        for part in path.parts:
-            if glob.has_magic(part):
-                break
-            fixed.append(part)
-        root = Path(*fixed)
-        files = (Path(name) for name in glob.glob(str(path), recursive=True))
-        found = [(file.relative_to(root).as_posix(), file) for file in files if file.is_file() and root != path]
-    if not found:
-        raise UserError(
-            found=f"no file at {source.path}",
-            expected=f"a file, folder or glob pattern of {source.kind} files",
-            fix=f"set sources.{source.name}.path",
-        )
-    for _, file in found:
-        _require_text(file)
-    return sorted(found)
-
-
-def _require_text(path: Path) -> None:
-    """A name that is no UTF-8 can make no key."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            found=f"a file name that is not UTF-8: {bytes(path)!r}", expected="UTF-8", fix="rename the file"
-        ) from error
-
-
-def is_packed(path: Path) -> bool:
-    return path.suffix in OPENERS
-
-
-def open_binary(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in .gz, .bz2, .xz or .zst."""
-    stream: IO[bytes] = OPENERS.get(path.suffix, open)(path, "rb")
-    return stream
+    files = list_files(source, suffixes=suffixes).files
+    content.look_at_heads(files, source)
+    return files
 
 
 def whole_file(key: str, path: Path) -> Stretch:
@@ -186,7 +91,7 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 def cut_behind(pattern: re.Pattern[bytes], *, longest_match: int) -> Callable[[IO[bytes], int, int], int]:
-    """A `find_cut` that cuts behind the pattern, which matches at most `longest_match` bytes."""
+    """A `find_cut` that cuts after the pattern, which looks at `longest_match` bytes at most."""
 
     def find_cut(stream: IO[bytes], earliest: int, size: int) -> int:
         position = max(0, earliest - longest_match)
@@ -204,39 +109,69 @@ def cut_behind(pattern: re.Pattern[bytes], *, longest_match: int) -> Callable[[I
     return find_cut
 
 
-def read_lines(stretch: Stretch) -> Iterator[tuple[int, str]]:
-    """(byte offset in the unpacked file, line without its end) of a UTF-8 stretch; UserError with a bad byte's offset.
+def read_lines(stretch: Stretch, *, may_hold_nul: bool = False) -> Iterator[tuple[int, str]]:
+    """(byte offset in the unpacked file, line without its end) of a UTF-8 stretch.
 
-    A byte order mark and carriage returns at line ends are dropped.
+    A line ends with a line feed, carriage returns before one or a carriage return alone. Byte order marks are dropped.
+    UserError for a byte that is not UTF-8 and for NUL, with the byte's offset, and for a file that is no text at all.
+    may_hold_nul: the lines are parsed by what refuses NUL itself.
     """
-    path, offset = Path(stretch.path), stretch.start
-    stop = None if is_packed(path) else stretch.stop
+    path = Path(stretch.path)
+    for offset, lines in _chunks(path, stretch, may_hold_nul=may_hold_nul):
+        for raw in lines:
+            line = raw.removeprefix(BYTE_ORDER_MARK)
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                place = offset + len(raw) - len(line) + error.start
+                raise UserError(
+                    found=f"byte 0x{line[error.start]:02x} that is not UTF-8 at byte {place} of {path}",
+                    expected="UTF-8",
+                    fix="convert the file (iconv -f ... -t utf-8)",
+                ) from error
+            if "\r" in text:
+                yield from _lines_of_carriage_returns(offset, raw)
+            else:
+                yield offset, text
+            offset += len(raw) + 1
+
+
+def _lines_of_carriage_returns(offset: int, raw: bytes) -> Iterator[tuple[int, str]]:
+    """What is between two line feeds, cut at carriage returns; those before the line feed belong to it."""
+    for part in raw.rstrip(b"\r").split(b"\r"):
+        yield offset, part.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
+        offset += len(part) + 1
+
+
+def _chunks(path: Path, stretch: Stretch, *, may_hold_nul: bool) -> Iterator[tuple[int, list[bytes]]]:
+    """(byte offset, whole lines from there on), so that no kind of line end makes a large file one line.
+
+    Lines are what is between line feeds. Where there are none, carriage returns end the lines.
+    """
+    position = stretch.start  # of what is read next
+    left = None if is_packed(path) else stretch.stop - stretch.start
+    begun: list[bytes] = []  # parts of a line whose end has not been read
     try:
         with open_binary(path) as stream:
-            if offset:
-                stream.seek(offset)
-            for raw in stream:
-                line = raw.removeprefix(BYTE_ORDER_MARK) if offset == 0 else raw
-                try:
-                    text = line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    place = offset + len(raw) - len(line) + error.start
-                    raise UserError(
-                        found=f"byte 0x{line[error.start]:02x} that is not UTF-8 at byte {place} of {path}",
-                        expected="UTF-8",
-                        fix="convert the file (iconv -f ... -t utf-8)",
-                    ) from error
-                yield offset, text.rstrip("\r\n")
-                offset += len(raw)
-                if stop is not None and offset >= stop:
-                    return
+            if position:
+                stream.seek(position)
+            while data := stream.read(LINES_BYTES if left is None else min(LINES_BYTES, left)):
+                if position == 0 and (form := content.form_of(data)) is not None:
+                    raise content.unlike(path, *form, "NAME", "text")
+                if not may_hold_nul and (place := data.find(b"\0")) >= 0:
+                    raise content.no_text(path, position + place, data[max(0, place - 100) : place + 100])
+                offset = position - sum(map(len, begun))
+                position += len(data)
+                left = None if left is None else left - len(data)
+                stop, end = data.rfind(b"\n"), b"\n"
+                if stop < 0:  # a return at the end may be followed by a line feed
+                    stop, end = data.rstrip(b"\r").rfind(b"\r"), b"\r"
+                if stop < 0:
+                    begun.append(data)
+                else:
+                    yield offset, b"".join((*begun, data[:stop])).split(end)
+                    begun = [data[stop + 1 :]]
+        if last := b"".join(begun).rstrip(END_OF_FILE):
+            yield position - sum(map(len, begun)), [last]
     except DAMAGED_ARCHIVE_ERRORS as error:
-        raise UserError(
-            found=f"{path} that cannot be read past byte {offset} ({error})",
-            expected="a sound file",
-            fix="fetch it again",
-        ) from error
-
-
-def _suffix_within_archive(path: Path) -> str:
-    return PurePosixPath(path.stem).suffix if path.suffix in OPENERS else path.suffix
+        raise unreadable(path, position, error) from error

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bert_lamb.errors import UserError
-from data_prep.sources.source import Document, Source, Stretch, no_such_column, text_of
+from data_prep.sources.columns import no_such_column, text_of
+from data_prep.sources.source import Document, Source, Stretch
 
 
 class HuggingFace:
     """Kind `huggingface`. A stretch is one of the files that the dataset is made of. Key: its number and the row."""
+
+    suffixes = ()
 
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         with _hub_errors(source):

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from bert_lamb.errors import UserError
-
-PLAIN, WIKITEXT, MARKDOWN = "plain", "wikitext", "markdown"
+PLAIN, WIKITEXT, MARKDOWN = "plain", "wikitext", "markdown"  # WIKITEXT: the markup of MediaWiki
+TOKENIZED = "tokenized"  # the form of the corpus WikiText
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Document:
 
     key: str  # unique within its source, and lasting
     text: str
-    markup: str = PLAIN  # or WIKITEXT or MARKDOWN, which the worker turns into plain text
+    markup: str = PLAIN  # or WIKITEXT, MARKDOWN or TOKENIZED, which the worker turns into plain text
 
 
 @dataclass(frozen=True)
@@ -56,29 +55,12 @@ class Stretch:
 class Kind(Protocol):
     """A kind of source: cut it into stretches, and read one."""
 
+    @property
+    def suffixes(self) -> tuple[str, ...] | None:
+        """Those of its files in a folder; None for any, empty where it reads no files."""
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         """All stretches in their fixed order, of about `stretch_bytes` where the form allows a cut."""
 
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
         """The documents of a stretch in their order; UserError with the place of what cannot be read."""
-
-
-def no_such_column(source: Source, columns: object, place: str) -> UserError:
-    return UserError(
-        found=f"columns {columns} in {place}",
-        expected=f"a column {source.text_column!r}",
-        fix=f"set sources.{source.name}.text_column",
-    )
-
-
-def text_of(value: object, source: Source, place: str) -> str:
-    """A value of the text column; null is an empty text."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise UserError(
-            found=f"{source.text_column} of type {type(value).__name__} in {place}",
-            expected="text",
-            fix=f"set sources.{source.name}.text_column",
-        )
-    return value

@@ -7,25 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bert_lamb.errors import UserError
+from data_prep.sources.columns import no_such_column, text_of, without_surrogates
 from data_prep.sources.files import cut_behind, cut_file, find_files, is_packed, read_lines, whole_file
-from data_prep.sources.source import Document, Source, Stretch, no_such_column, text_of
+from data_prep.sources.source import Document, Source, Stretch
 
 ROWS_PER_BATCH = 1024
+UNSUPPORTED = re.compile(r"decrypt|encrypted|not supported|[Uu]nsupported")  # said of sound files
 
 
 class JsonLines:
     """Kind `jsonl`: one object a line. Key: the file and the byte at which the line begins."""
 
+    suffixes = (".jsonl", ".json", ".ndjson")
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         find_cut = cut_behind(re.compile(rb"\n"), longest_match=1)
-        for key, path in find_files(source, suffixes=(".jsonl", ".json", ".ndjson")):
+        for key, path in find_files(source, suffixes=self.suffixes):
             if is_packed(path):
                 yield whole_file(key, path)
             else:
                 yield from cut_file(key, path, stretch_bytes=stretch_bytes, find_cut=find_cut)
 
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
-        for offset, line in read_lines(stretch):
+        for offset, line in read_lines(stretch, may_hold_nul=True):
             if not line.strip():
                 continue
             place = f"the line at byte {offset} of {stretch.path}"
@@ -39,16 +43,18 @@ class JsonLines:
                 members = sorted(record) if isinstance(record, dict) else type(record).__name__
                 raise no_such_column(source, members, place)
             text = text_of(record[source.text_column], source, place)
-            yield Document(f"{stretch.key}#{offset}", _without_surrogates(text, place))
+            yield Document(f"{stretch.key}#{offset}", without_surrogates(text, place))
 
 
 class Parquet:
     """Kind `parquet`. Key: the file and the row. A stretch is a run of row groups."""
 
+    suffixes = (".parquet",)
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         import pyarrow.parquet as pq
 
-        for key, path in find_files(source, suffixes=(".parquet",)):
+        for key, path in find_files(source, suffixes=self.suffixes):
             with _arrow_errors(path, "Parquet"), pq.ParquetFile(path) as file:
                 _require_column(source, file.schema_arrow.names, path)
                 column = file.schema_arrow.names.index(source.text_column)
@@ -77,8 +83,10 @@ class Parquet:
 class Arrow:
     """Kind `arrow`: Arrow IPC files, and the streams that `datasets` keeps. Key: the file and the row."""
 
+    suffixes = (".arrow", ".feather")
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
-        for key, path in find_files(source, suffixes=(".arrow", ".feather")):
+        for key, path in find_files(source, suffixes=self.suffixes):
             with _arrow_errors(path, "Arrow"):
                 file = _open_arrow_file(path)
             if file is None:
@@ -143,19 +151,12 @@ def _arrow_errors(path: Path, form: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, pa.ArrowNotImplementedError) or UNSUPPORTED.search(reason):
+            raise UserError(
+                found=f"{path}, of a form of {form} that is not supported ({reason})",
+                expected=f"a {form} file that pyarrow reads without a key",
+                fix="write it again without encryption, with another compression (such as zstd)",
+            ) from error
         raise UserError(
             found=f"{path} that cannot be read as {form} ({reason})", expected=f"a {form} file", fix="fetch it again"
         ) from error
-
-
-def _without_surrogates(text: str, place: str) -> str:
-    """JSON can write half a character ("\\ud800"), which UTF-8 cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            found=f"half of a surrogate pair at character {error.start} of the text in {place}",
-            expected="text that can be written in UTF-8",
-            fix="mend the file",
-        ) from error
-    return text

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from data_prep.sources.files import cut_behind, cut_file, find_files, is_packed, read_lines, whole_file
 from data_prep.sources.source import MARKDOWN, PLAIN, Document, Source, Stretch
 
-EMPTY_LINE = re.compile(rb"\n[ \t]*\r?\n")
-MARKDOWN_SUFFIXES = (".md", ".markdown")
+EMPTY_LINE = re.compile(rb"\n[ \t]*\r?\n|\r[ \t]*\r(?=[^\r\n])")  # carriage returns alone, or line feeds
 
 
 class Text:
     """Kind `text`. Key: the file, and where empty lines part documents, the byte at which the document begins."""
 
+    suffixes = None
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         find_cut = cut_behind(EMPTY_LINE, longest_match=256)
-        for key, path in find_files(source, suffixes=None):
+        for key, path in find_files(source, suffixes=self.suffixes):
             if source.document_boundary == "file" or is_packed(path):
                 yield whole_file(key, path)
             else:
@@ -41,8 +42,10 @@ class Text:
 class Markdown:
     """Kind `markdown`: a file is a document, such as a book. Key: the file."""
 
+    suffixes = (".md", ".markdown")
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
-        for key, path in find_files(source, suffixes=MARKDOWN_SUFFIXES):
+        for key, path in find_files(source, suffixes=self.suffixes):
             yield whole_file(key, path)
 
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:

@@ -35,11 +35,12 @@ class Wikiextractor:
     Key: the page's id.
     """
 
+    suffixes = None
     opening = re.compile(r'<doc id="(?P<id>[^"]*)".* title="(?P<title>.*)">')
 
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         find_cut = cut_behind(re.compile(rb"\n</doc>\r?\n"), longest_match=9)
-        for key, path in find_files(source, suffixes=None):
+        for key, path in find_files(source, suffixes=self.suffixes):
             if is_packed(path):
                 yield whole_file(key, path)
             else:
@@ -79,9 +80,11 @@ class MediaWiki:
     a page; a dump that is one stream, or whose streams end in mid-page, is one stretch.
     """
 
+    suffixes = (".xml",)
+
     def stretches(self, source: Source, *, stretch_bytes: int) -> Iterator[Stretch]:
         behind_page = cut_behind(re.compile(rb"</page>\s*?\n"), longest_match=16)
-        for key, path in find_files(source, suffixes=(".xml",)):
+        for key, path in find_files(source, suffixes=self.suffixes):
             if path.suffix == ".bz2":
                 yield from cut_file(key, path, stretch_bytes=stretch_bytes, find_cut=_find_page_stream)
             elif is_packed(path):

@@ -594,3 +594,25 @@ def test_a_worker_that_dies_and_a_user_error_in_one_are_told():
 
 def refuse():
     raise UserError(found="a", expected="b", fix="c")
+
+
+def test_files_read_and_passed_over_are_counted(tmp_path, capsys):
+    """Said at the start, while it is not too late, and in the summary."""
+    folder = tmp_path / "corpus"
+    (folder / ".cache").mkdir(parents=True)
+    rng = random.Random(2)
+    for name in ("a.txt", "b.txt", "c.txt.gz~", ".cache/a.txt", "README.md"):
+        (folder / name).write_text("\n\n".join(" ".join(sentence(rng) for _ in range(9)) for _ in range(9)))
+    settings = replace(settings_of(tmp_path), sources=(Source("books", "text", str(folder), max_documents=9),))
+    passed_over = "1 backup or unfinished (c.txt.gz~), 1 hidden (.cache/), 1 readme, license or mark (README.md)"
+    for max_documents, num_read in ((None, 2), (9, 1)):  # b.txt lies after the limit
+        source = replace(settings.sources[0], max_documents=max_documents)
+        prepare(
+            replace(settings, sources=(source,)),
+            Spread(100, 1),
+            output_dir=tmp_path / f"{num_read}",
+            if_exists="refuse",
+        )
+        out = capsys.readouterr().out
+        assert out.startswith(f"passed over: books: {passed_over}\n")
+        assert f"\n  files read         {num_read}\n  files passed over  books: {passed_over}\n" in out
