@@ -86,7 +86,8 @@ def _listen(reader: int, flag: StopFlag) -> None:
         if not flag.is_asked:
             flag.is_asked, asked_at = True, time.monotonic()
             if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-                _say(f"{signal.Signals(number).name}: stopping after this step with a checkpoint; again to end at once")
+                name = signal.Signals(number).name
+                _say(f"{name}: stopping after this step, with a checkpoint (a second SIGINT or SIGTERM: at once)")
         elif number in AT_ONCE and time.monotonic() - asked_at > ECHO_SECONDS:
             os._exit(128 + number)  # the main thread may be waiting for a rank that is gone
 

@@ -1,6 +1,6 @@
 """A SLURM of two nodes on this machine, and scripts/pretrain_slurm.sh on it as it is but for its size; prints json.
 
-usage: unshare --mount python tests/slurm_story.py FOLDER SHARDS [key=value ...]     (as root; needs slurm-wlm and munge)
+usage: unshare --mount python tests/slurm_story.py FOLDER SHARDS [key=value ...]    as root, with slurm-wlm and munge
 
 The two slurmd claim more cores than there are. The mount namespace gives the nodes their names in /etc/hosts.
 """
