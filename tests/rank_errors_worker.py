@@ -12,7 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from bert_lamb import cli, ranks
+from bert_lamb.engine.launch import join_process_group, this_process
 
 
 class LeftAlone(Exception):
@@ -25,11 +28,11 @@ def leave(status: int) -> int:
 
 def main(folder: Path, arguments: list[str]) -> int:
     rank = int(os.environ["RANK"])
+    # Joined here, so that one process group serves every case: torchrun's store knows the addresses of the first alone.
+    join_process_group(this_process(device="cpu", num_threads=1))
     seen: dict[str, tuple[int, str]] = {}
 
     def meet(name: str, *more: str) -> None:
-        # torchrun's store still holds the addresses of the process group before: another prefix for each.
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(len(seen) + 1)
         said = io.StringIO()
         words = ["pretrain", *arguments, f"run_dir={folder}/{name}", *more]
         with contextlib.redirect_stderr(said):
@@ -37,7 +40,6 @@ def main(folder: Path, arguments: list[str]) -> int:
                 status = cli.main(words)
             except LeftAlone as left:
                 status = left.args[0]
-                destroy_process_group()
         seen[name] = status, said.getvalue()
 
     leave_for_good, ranks.leave_alone = ranks.leave_alone, leave_or_return
@@ -61,7 +63,8 @@ def main(folder: Path, arguments: list[str]) -> int:
     meet("override", "+runtime.deepspeed_overrides.optimizer.type=Adam")
     (folder / f"seen{rank}.json").write_text(json.dumps(seen))
     ranks.leave_alone = leave_for_good
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(len(seen) + 1)
+    torch.distributed.distributed_c10d._get_default_store().set("failed", "0")
+    torch.distributed.barrier()
     if rank == 1:
         break_the_training()
     return cli.main(["pretrain", *arguments, f"run_dir={folder}/broken"])
@@ -69,12 +72,6 @@ def main(folder: Path, arguments: list[str]) -> int:
 
 def leave_or_return(status: int) -> int:
     return leave(status) if ranks._is_connected() else status
-
-
-def destroy_process_group() -> None:
-    from bert_lamb.engine.launch import leave_process_group
-
-    leave_process_group()
 
 
 def await_file(path: Path) -> None:
