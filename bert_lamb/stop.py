@@ -43,7 +43,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    before = {number: signal.signal(number, _do_nothing) for number in heard}
+    before = {number: signal.signal(number, _ask) for number in heard}
     # The interpreter writes each signal's number there even while the main thread waits for other ranks in C code,
     # where no Python handler would run.
     wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -67,23 +67,24 @@ def _leave_to_parent() -> None:
     if _active is not None:
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
-            if signal.getsignal(number) is _do_nothing:
+            if signal.getsignal(number) is _ask:
                 signal.signal(number, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """A handler there must be, or the signal would end the process."""
+def _ask(number: int, frame: FrameType | None) -> None:
+    if _active is not None:
+        _active.is_asked = True
 
 
 def _listen(reader: int, flag: StopFlag) -> None:
-    asked_at = 0.0
+    asked_at: float | None = None
     while (number := os.read(reader, 1)[0]) != END:
         if number not in SIGNALS:
             continue
-        if not flag.is_asked:
+        if asked_at is None:
             flag.is_asked, asked_at = True, time.monotonic()
             if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
                 name = signal.Signals(number).name
