@@ -22,7 +22,7 @@ asking=
 ask_ranks() { # again and again, since ranks that are still starting may not hear the first
     is_asked=yes
     [ -z "$asking" ] || return
-    while scancel --signal=USR1 "$SLURM_JOB_ID" || true; do sleep 20; done &
+    while scancel --signal=USR1 "$SLURM_JOB_ID" || true; do sleep 20; done >/dev/null 2>&1 &
     asking=$!
 }
 trap ask_ranks USR1
