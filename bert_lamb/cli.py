@@ -9,10 +9,13 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from bert_lamb import __version__
+from bert_lamb import __version__, ranks
 from bert_lamb.errors import UserError
+from bert_lamb.stop import stop_on_signals
+from bert_lamb.streams import patient_streams
 
 SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
@@ -28,6 +31,7 @@ SUMMARIES = {
 }
 EXIT_USER_ERROR = 2
 EXIT_CHECK_FAILED = 1
+EXIT_DEFECT = 1
 # A plain call has no launcher: what chooses or sets one goes where it is heeded.
 MARKS_OF_HYDRA = ("-", "hydra.", "hydra/", "+hydra.", "++hydra.", "spread=")
 
@@ -57,6 +61,12 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to mend)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Signals are heard before anything heavy is imported: one that comes early must not end a run that can be resumed.
+    with patient_streams(), stop_on_signals() if arguments[:1] == ["pretrain"] else nullcontext():
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
     arguments = [word for word in arguments if not word.startswith("--local_rank")]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -72,15 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command not in SUMMARIES:
             raise UserError(
                 found=f"command {command!r}", expected=f"one of {', '.join(SUMMARIES)}", fix="see bert-lamb --help"
-            )
+            ).told_by("machine")
         if any(word.startswith(MARKS_OF_HYDRA) for word in overrides):
             return _run_under_hydra(command, overrides)
         return _compose_and_run(command, overrides)
     except UserError as error:
-        return _tell(command, error)
+        status = _tell(command, error)
+        return status if error.teller == "rank 0" else ranks.leave_alone(status)
     except KeyboardInterrupt:
         print(f"bert-lamb {command}: interrupted", file=sys.stderr)
         return 130
+    except Exception:
+        if not ranks.label():
+            raise
+        ranks.print_traceback()
+        return ranks.leave_alone(EXIT_DEFECT)
 
 
 def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
@@ -111,21 +127,26 @@ def _does_not_compose(command: str, error: Exception) -> UserError:
         fix="install the extra: bert-lamb[slurm] or bert-lamb[ray]"
         if is_launcher_missing
         else f"see bert-lamb {command} --help",
-    )
+    ).told_by("machine")
 
 
 def _tell(command: str, error: UserError) -> int:
-    """Print each complaint on a line, once per machine."""
-    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+    """Print each complaint on a line, unless another rank does."""
+    if ranks.is_teller(error):
         for line in str(error).splitlines():
-            print(f"bert-lamb {command}: {line}", file=sys.stderr)
+            print(f"bert-lamb {command}: {ranks.label_for(error)}{line}", file=sys.stderr, flush=True)
     return EXIT_USER_ERROR
 
 
 def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
     from bert_lamb.commands import COMMANDS
 
-    return COMMANDS[command](compose(command, overrides))
+    try:
+        config = compose(command, overrides)
+    except UserError as error:
+        error.told_by("machine")  # every rank has the same command line
+        raise
+    return COMMANDS[command](config)
 
 
 def _run_under_hydra(command: str, arguments: list[str]) -> int:

@@ -307,7 +307,7 @@ class RuntimeConfig:
         default_factory=dict
     )  # sequences per rank and micro-step, by phase: at most
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
-    verify_shards: bool = True  # hash every shard before the first step (rank 0)
+    verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
     loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
     deepspeed_overrides: dict[str, Any] = field(default_factory=dict)  # merged last into DeepSpeed's json, and printed
 
@@ -323,7 +323,10 @@ class EvaluationConfig:
 
 @dataclass
 class CheckpointConfig:
-    interval_steps: int = 0  # optimizer steps; 0: only at the end of a phase
+    """Saved at the end of each phase, and as often as these say: a lost machine costs what is between."""
+
+    interval_steps: int = 0  # optimizer steps; 0: not by steps
+    interval_minutes: float = 10.0  # by rank 0's clock, after the step that is at work; 0: not by time
     keep_last: int = 2  # older ones within a phase are removed; the last of each phase stays
 
 
@@ -606,6 +609,7 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         (config.evaluation, "evaluation.", "interval_steps"),
         (config.evaluation, "evaluation.", "max_instances"),
         (config.checkpoint, "checkpoint.", "interval_steps"),
+        (config.checkpoint, "checkpoint.", "interval_minutes"),
         (config.logging, "logging.", "trust_ratio_interval_steps"),
     )
     for holder, prefix, name in counts_from_zero:

@@ -4,6 +4,12 @@ The command line prints it as it is, without a traceback, and exits with status 
 defect of ours and keeps its traceback.
 """
 
+from typing import Literal, Self
+
+# Who prints a mistake when several ranks run: each rank that has it (the same words once), the first rank of each
+# machine (what a machine's ranks find alike), or rank 0 (what every rank knows).
+Teller = Literal["rank", "machine", "rank 0"]
+
 
 class UserError(Exception):
     """A mistake in the input, told as what was found, what was expected and where to mend it.
@@ -11,11 +17,18 @@ class UserError(Exception):
     Use it for files, configuration and data that came from outside. Programming errors stay ValueError and friends.
     """
 
+    teller: Teller = "rank"
+
     def __init__(self, *, found: str, expected: str, fix: str) -> None:
         self.found = found
         self.expected = expected
         self.fix = fix
         super().__init__(f"found {found}; expected {expected}; fix: {fix}")
+
+    def told_by(self, teller: Teller) -> Self:
+        """This error, with the one who prints it."""
+        self.teller = teller
+        return self
 
     def __reduce__(self) -> tuple[object, ...]:
         """Cross from a worker process to the one that tells the user."""

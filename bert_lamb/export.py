@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import yaml
 from transformers import BertConfig, BertForPreTraining, BertTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from bert_lamb import __version__
 from bert_lamb.engine.checkpoint import Checkpoint
@@ -43,6 +44,7 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
     partial = output_dir.with_name(output_dir.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    disable_progress_bar()  # of the writing, which takes a second
     model.save_pretrained(partial)
     shutil.copyfile(run_dir / VOCABULARY_FILE, partial / "vocab.txt")
     tokenizer = BertTokenizer(

@@ -14,7 +14,7 @@ from bert_lamb.config import EngineName, PhaseConfig, PretrainConfig
 from bert_lamb.data.masking import MaskingRule, continuations
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.errors import UserError
-from bert_lamb.shards import NO_SENTENCE_TASK, Instances, check_hashes, open_instances
+from bert_lamb.shards import NO_SENTENCE_TASK, Instances, open_instances
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,6 @@ def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
         phases.append(Phase(name, index, settings, plan, steps_before, training, heldout, rule))
         steps_before += settings.total_steps
     return phases
-
-
-def check_shards(config: PretrainConfig, phases: list[Phase]) -> None:
-    """Hash the shards of every phase, when the configuration asks for it."""
-    if not config.runtime.verify_shards:
-        return
-    for directory, max_seq_length in {(phase.config.shards, phase.config.max_seq_length) for phase in phases}:
-        check_hashes(Path(directory), max_seq_length=max_seq_length)
 
 
 def outcome_of(config: PretrainConfig, phases: list[Phase]) -> dict[str, Any]:

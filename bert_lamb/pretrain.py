@@ -6,9 +6,11 @@ stage and engine only decide how it is computed (with dropout, its draws follow 
 """
 
 import sys
-from contextlib import nullcontext
+import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import yaml
@@ -17,12 +19,14 @@ from bert_lamb.build import build_engine
 from bert_lamb.config import EngineName, PretrainConfig
 from bert_lamb.data.batches import HeldoutBatches, TrainingBatches
 from bert_lamb.data.keyed_random import fold
+from bert_lamb.engine.agreement import together
 from bert_lamb.engine.checkpoint import Checkpoint, Position, hand_over, save_checkpoint
-from bert_lamb.engine.launch import Process, join_process_group, this_process
+from bert_lamb.engine.launch import Process, process_group, this_process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
+from bert_lamb.hash_check import check_shards
 from bert_lamb.model.bert import PretrainingSums
-from bert_lamb.phase import Phase, admit_phases, check_shards, outcome_of, to_plain
+from bert_lamb.phase import Phase, admit_phases, outcome_of, to_plain
 from bert_lamb.recorder import Recorder, announce, mean_metrics
 from bert_lamb.run_dir import METRICS_FILE, RunDir, forget_metrics_after
 from bert_lamb.schedule import is_due, lr_multiplier
@@ -37,35 +41,41 @@ def pretrain(config: PretrainConfig) -> None:
     """Run every phase that is not finished; raises UserError before anything is written when something disagrees."""
     runtime = config.runtime
     process = this_process(device=runtime.device, num_threads=runtime.num_threads)  # type: ignore[arg-type]
-    phases = admit_phases(config, world_size=process.world_size)
     if runtime.engine is EngineName.torch and process.world_size > 1:
         raise UserError(
             found=f"runtime.engine=torch with {process.world_size} ranks",
             expected="one process",
             fix="set runtime.engine=deepspeed",
-        )
-    if runtime.engine is EngineName.deepspeed:
-        join_process_group(process)
+        ).told_by("rank 0")
     run_dir = RunDir(Path(config.run_dir))
-    if process.is_main:
-        check_shards(config, phases)
-    with run_dir.held() if process.is_main else nullcontext():
-        if process.is_main:
-            run_dir.admit(
-                config_yaml=yaml.safe_dump(to_plain(asdict(config)), sort_keys=False),
-                outcome=outcome_of(config, phases),
-                vocabulary=phases[0].training.vocabulary_path,
-                if_exists=config.if_exists.value,
-            )
+    with ExitStack() as held, stop_on_signals() as stop:
         if process.world_size > 1:
-            torch.distributed.barrier()
-        train(config, phases, process, run_dir)
+            held.enter_context(process_group(process))
+        with together(process):
+            phases = admit_phases(config, world_size=process.world_size)
+        if runtime.engine is EngineName.deepspeed and process.world_size == 1:
+            held.enter_context(process_group(process))
+        if runtime.verify_shards:
+            check_shards(phases, process, stop)
+        if stop.is_agreed:
+            leave_stopped(process, "before the first step")
+        with together(process):
+            if process.is_main:
+                held.enter_context(run_dir.held())
+                run_dir.admit(
+                    config_yaml=yaml.safe_dump(to_plain(asdict(config)), sort_keys=False),
+                    outcome=outcome_of(config, phases),
+                    vocabulary=phases[0].training.vocabulary_path,
+                    if_exists=config.if_exists.value,
+                )
+        train(config, phases, process, run_dir, stop)
 
 
-def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir: RunDir) -> None:
+def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir: RunDir, stop: StopFlag) -> None:
     """Run the phases from where the last checkpoint stands; exits with STOPPED_BY_SIGNAL when a signal asks."""
     latest = latest_checkpoint(run_dir, process)
-    checkpoint = Checkpoint(latest) if latest else None
+    with together(process):
+        checkpoint = Checkpoint(latest) if latest else None
     position = checkpoint.position if checkpoint else Position(phases[0].name, step=0, optimizer_step=0)
     if process.is_main:
         announce(config, phases, process, resumed_at=checkpoint.position if checkpoint else None)
@@ -75,8 +85,7 @@ def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir
             phase=position.phase,
             step=position.step if checkpoint else -1,
         )
-    recorder = Recorder(config, run_dir, process)
-    with stop_on_signals() as stop:
+    with Recorder(config, run_dir, process) as recorder:
         for phase in phases[phase_index(phases, position) :]:
             if (position.phase, position.step) == (phase.name, phase.config.total_steps):
                 continue
@@ -87,19 +96,22 @@ def train(config: PretrainConfig, phases: list[Phase], process: Process, run_dir
             directory = train_phase(config, phase, engine, position, run_dir, recorder, stop)
             engine.close()
             del engine
-            checkpoint = Checkpoint(directory)
+            with together(process):
+                checkpoint = Checkpoint(directory)
             position = checkpoint.position
             if stop.is_agreed:
                 break
-        recorder.close()
-        if process.world_size > 1:
-            torch.distributed.barrier()  # launchers end all ranks when the first one leaves
+    if process.world_size > 1:
+        torch.distributed.barrier()  # launchers end all ranks when the first one leaves
     if stop.is_agreed:
-        if process.is_main:
-            print(
-                f"stopped after {position.phase} step {position.step}; continue with if_exists=resume", file=sys.stderr
-            )
-        sys.exit(STOPPED_BY_SIGNAL)
+        leave_stopped(process, f"after {position.phase} step {position.step}")
+
+
+def leave_stopped(process: Process, when: str) -> NoReturn:
+    """End a run that a signal stopped; every rank calls it."""
+    if process.is_main:
+        print(f"stopped {when}; continue with if_exists=resume", file=sys.stderr)
+    sys.exit(STOPPED_BY_SIGNAL)
 
 
 def train_phase(
@@ -132,16 +144,18 @@ def train_phase(
     heldout = make_heldout(config, phase)
     recorder.start_phase(phase, position, engine, heldout)
     num_skipped = 0
+    clock = CheckpointClock(config.checkpoint.interval_minutes)
     for step in range(position.step + 1, settings.total_steps + 1):
         counts = batches.counts(step)
-        sums = torch.zeros(len(PretrainingSums._fields) + 1, device=engine.device)
+        sums = torch.zeros(len(PretrainingSums._fields) + 2, device=engine.device)
         for micro_step in range(plan.gradient_accumulation_steps):
             batch = next(loader).to(engine.device)
             torch.manual_seed(int(fold(config.seed, phase.index, step, micro_step, engine.rank)))  # dropout
             micro: PretrainingSums = engine.model(*batch)
             engine.backward(micro.mlm_loss / counts.num_predictions + micro.nsp_loss / counts.num_sequences)
-            sums[:-1] += torch.stack(micro).detach()
-        sums[-1] = stop.is_asked
+            sums[:-2] += torch.stack(micro).detach()
+        # What one rank knows reaches all of them with the sums: a signal, and the time on rank 0's clock.
+        sums[-2], sums[-1] = stop.is_asked, engine.rank == 0 and clock.is_due()
         lr = settings.peak_lr * lr_multiplier(
             step,
             total_steps=settings.total_steps,
@@ -150,7 +164,7 @@ def train_phase(
             decay_origin=settings.decay_origin.value,
         )
         result = engine.step(lr)
-        *of_batch, num_asked = engine.all_reduce_sum(sums).tolist()
+        *of_batch, num_asked, is_due_by_clock = engine.all_reduce_sum(sums).tolist()
         stop.is_agreed = num_asked > 0  # a signal to one rank stops all of them after the same step
         num_skipped = 0 if result.is_applied else num_skipped + 1
         recorder.step(phase, step, lr=lr, counts=counts, sums=PretrainingSums(*of_batch), result=result, engine=engine)
@@ -159,13 +173,13 @@ def train_phase(
                 found=f"{num_skipped} steps in a row with a gradient that is not finite ({phase.name}, step {step})",
                 expected="a finite gradient",
                 fix=f"start again in another run_dir with a lower phases.{phase.name}.peak_lr",
-            )
+            ).told_by("rank 0")
 
         is_last = step == settings.total_steps or stop.is_agreed
         is_end = step == settings.total_steps
         if heldout is not None and (is_end or is_due(step, config.evaluation.interval_steps)):
             recorder.heldout(phase, step, evaluate(engine, heldout, config.evaluation.micro_batch_size))
-        if is_last or is_due(step, config.checkpoint.interval_steps):
+        if is_last or is_due_by_clock or is_due(step, config.checkpoint.interval_steps):
             directory = run_dir.checkpoint_dir(phase.name, step)
             save_checkpoint(
                 engine,
@@ -179,10 +193,25 @@ def train_phase(
             )
             if engine.rank == 0:
                 run_dir.remove_old_checkpoints(phase.name, keep_last=config.checkpoint.keep_last)
+            clock.start_again()
         if is_last:
             break
     recorder.end_phase(phase, step)
     return directory
+
+
+class CheckpointClock:
+    """Minutes since the last checkpoint, or since the phase began. interval_minutes: 0 for never."""
+
+    def __init__(self, interval_minutes: float) -> None:
+        self.interval_seconds = 60 * interval_minutes
+        self.start_again()
+
+    def start_again(self) -> None:
+        self.started_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        return 0 < self.interval_seconds <= time.monotonic() - self.started_at
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ Every room may import this one. Both forms show the rate and the time left.
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO, TypeVar
 
@@ -59,11 +60,12 @@ class Progress:
         """Add `count` finished units; `note` is a short text such as the current loss."""
         self.done += count
         self.note = note or self.note
-        if self.bar is not None:
-            self.bar.set_postfix_str(self.note, refresh=False)
-            self.bar.update(count)
-        elif self.is_shown and time.monotonic() - self.last_line_at >= self.line_interval_seconds:
-            self._print_line()
+        with self._without_reader():
+            if self.bar is not None:
+                self.bar.set_postfix_str(self.note, refresh=False)
+                self.bar.update(count)
+            elif self.is_shown and time.monotonic() - self.last_line_at >= self.line_interval_seconds:
+                self._print_line()
 
     def __enter__(self) -> "Progress":
         return self
@@ -71,10 +73,19 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif self.is_shown and kind is None:
-            self._print_line()
+        with self._without_reader():
+            if self.bar is not None:
+                self.bar.close()
+            elif self.is_shown and kind is None:
+                self._print_line()
+
+    @contextmanager
+    def _without_reader(self) -> Iterator[None]:
+        """A terminal or a pipe that has gone away, or a full disk under a log, ends the lines, never the work."""
+        try:
+            yield
+        except OSError:
+            self.is_shown, self.bar = False, None
 
     def _print_line(self) -> None:
         self.last_line_at = time.monotonic()

@@ -3,7 +3,7 @@
 import sys
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -74,6 +74,12 @@ class Recorder:
                 run_dir=run_dir.path,
                 config=to_plain(asdict(config)),
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def start_phase(self, phase: Phase, position: Position, engine: Engine, heldout: HeldoutBatches | None) -> None:
         if not self.shapes:

@@ -72,8 +72,10 @@ class RunDir:
                 expected="a run's folder, or nothing",
                 fix="set run_dir",
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK_FILE).open("w") as stream:
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = (self.path / LOCK_FILE).open("w")
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -103,18 +105,31 @@ class RunDir:
                 expected="an empty folder",
                 fix="set run_dir, or if_exists=resume to continue it, or if_exists=restart to delete it",
             )
-        if self.is_started and if_exists == "restart":
-            for entry in self.path.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                elif entry.name != LOCK_FILE:
-                    entry.unlink()
-        if self.is_started:
-            self._check_if_same(outcome)
-        write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
-        write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_text(encoding="utf-8"))
-        write_atomically(self.path / CONFIG_FILE, config_yaml)
-        write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
+        with self._writing():
+            if self.is_started and if_exists == "restart":
+                for entry in self.path.iterdir():
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    elif entry.name != LOCK_FILE:
+                        entry.unlink()
+            if self.is_started:
+                self._check_if_same(outcome)
+            write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
+            write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_text(encoding="utf-8"))
+            write_atomically(self.path / CONFIG_FILE, config_yaml)
+            write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the file system refuses inside is a mistake of the user's to fix."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                found=f"run_dir={self.path} that cannot be written ({error.strerror or error})",
+                expected="a folder, or the place for one, in which this user may write",
+                fix="set run_dir, or change the rights or the room there",
+            ) from error
 
     def _check_if_same(self, outcome: dict[str, Any]) -> None:
         before = _flatten(json.loads((self.path / OUTCOME_FILE).read_text()))

@@ -20,7 +20,7 @@ bert-lamb demo-data output_dir="$RUN/data" if_exists=resume
 say "2/7 shards for lengths 128 and 512"
 bert-lamb prepare corpus=demo output_dir="$RUN/shards" if_exists="$IF_EXISTS"
 say "3/7 pretraining, $RANKS ranks, DeepSpeed ZeRO stage 1"
-torchrun --standalone --nproc-per-node "$RANKS" --no-python \
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} torchrun --standalone --nproc-per-node "$RANKS" --no-python \
     bert-lamb pretrain recipe=demo shards="$RUN/shards" run_dir="$RUN/pretrain" if_exists="$IF_EXISTS"
 say "4/7 export"
 bert-lamb export run_dir="$RUN/pretrain" output_dir="$RUN/export" if_exists="$IF_EXISTS"

@@ -24,6 +24,7 @@ from bert_lamb.errors import UserError
 from bert_lamb.phase import admit_phases
 from bert_lamb.pretrain import pretrain
 from bert_lamb.run_dir import RunDir
+from bert_lamb.stop import SIGNALS
 from tests.launch import CHECKOUT, run_ranks
 from tests.synthetic import make_shards
 
@@ -116,9 +117,11 @@ def test_without_a_sentence_task_its_head_stays_as_it_began(tmp_path):
     shards = make_shards(tmp_path / "s", sentence_task="none")
     whole = run_here(shards, tmp_path / "whole", "model.dropout=0.0")
     options = ["model.dropout=0.0", "runtime.micro_batch_size.phase1=8", "evaluation.micro_batch_size=8"]
+    options += ["checkpoint.interval_minutes=1e-9", "checkpoint.keep_last=9"]
     finished = run_ranks(2, "-m", "bert_lamb", "pretrain", *arguments(shards, tmp_path / "ranks", *options))
     assert finished.returncode == 0, finished.stdout[-3000:]
     on_ranks = dict(Checkpoint(RunDir(tmp_path / "ranks").checkpoint("latest")).weights())
+    assert len(RunDir(tmp_path / "ranks").checkpoints()) == 4 + 3, "both ranks save when rank 0's clock says so"
     config = compose("pretrain", arguments(shards, tmp_path / "whole"))
     with_task = build_model(config, admit_phases(config, world_size=1)[0])
     began = {name: weight.detach() for name, weight in with_task.named_parameters()}
@@ -223,7 +226,7 @@ def test_killed_ranks_resume_bit_for_bit(shards, tmp_path):
 
 
 def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
-    """SIGTERM finishes the step, saves, and exits with 143; resuming gives the uninterrupted result."""
+    """The first signal finishes the step, saves, and exits with 143; resuming gives the uninterrupted result."""
     from bert_lamb import pretrain as module
 
     expected = run_here(shards, tmp_path / "whole")
@@ -234,8 +237,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
         if (phase.name, step) == ("phase1", 2):
             workers = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
             assert workers, "the loader's worker should be there"
-            for pid in (*map(int, workers), os.getpid()):  # a launcher signals the whole process group
-                os.kill(pid, signal.SIGTERM)
+            for pid in map(int, workers):  # a launcher signals the whole process group
+                for number in SIGNALS:
+                    os.kill(pid, number)
+            os.kill(os.getpid(), signal.SIGHUP)
 
     monkeypatch.setattr(module.Recorder, "step", step_and_signal)
     with pytest.raises(SystemExit) as stopped:
@@ -244,6 +249,55 @@ def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
     assert Checkpoint(RunDir(tmp_path / "stopped").checkpoint("latest")).position.step == 3
     monkeypatch.setattr(module.Recorder, "step", original)
     assert_same_bits(run_here(shards, tmp_path / "stopped", "if_exists=resume"), expected)
+
+
+def test_time_decides_when_to_save(shards, tmp_path, monkeypatch):
+    """Steps of four minutes: ten minutes are over in the fourth, and after it in the fourth again; then the end."""
+    from bert_lamb import pretrain as module
+
+    now = [0.0]
+
+    def monotonic():
+        now[0] += 1e-3
+        return now[0]
+
+    monkeypatch.setattr(module.time, "monotonic", monotonic)
+    original = module.Recorder.step
+
+    def slow_step(self, *rest, **more):
+        original(self, *rest, **more)
+        now[0] += 240.0
+
+    monkeypatch.setattr(module.Recorder, "step", slow_step)
+    run_here(shards, tmp_path / "run", "phases.phase1.total_steps=9", "checkpoint.keep_last=9")
+    saved = [path.name for path in RunDir(tmp_path / "run").checkpoints() if path.name.startswith("phase1")]
+    assert saved == ["phase1-0000004", "phase1-0000008", "phase1-0000009"]
+    never = ["checkpoint.interval_minutes=0", "phases.phase1.total_steps=9"]
+    run_here(shards, tmp_path / "never", *never, "checkpoint.keep_last=9")
+    assert [path.name for path in RunDir(tmp_path / "never").checkpoints()] == ["phase1-0000009", "phase2-0000003"]
+
+
+def test_a_reader_that_has_gone_away_costs_no_checkpoint(shards, tmp_path, monkeypatch):
+    """As when `| tee` died or the launcher was stopped: announcement, progress and warnings find a closed pipe."""
+    from bert_lamb import cli
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        monkeypatch.setattr(sys, "stderr", broken)
+        words = arguments(shards, tmp_path / "run", "runtime.engine=torch")
+        status = cli.main(["pretrain", *words])
+    assert status == 0
+    assert Checkpoint(RunDir(tmp_path / "run").checkpoint("latest")).position.phase == "phase2"
+
+
+def test_a_run_dir_that_cannot_be_written_is_refused_in_a_line(shards, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"found run_dir=.*file/run that cannot be written \(Not a directory\)"):
+        run_here(shards, tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"run_dir=/proc/run that cannot be written"):
+        run_here(shards, Path("/proc/run"))
 
 
 def test_phase_hand_over(shards, tmp_path):

@@ -38,3 +38,30 @@ def test_lines_come_now_and_then_and_a_resumed_run_counts_its_own_speed(monkeypa
         "step: 70/100 steps, 1.0/s, 20 s, 30 s left",
         "step: 75/100 steps, 1.0/s, 25 s, 25 s left",
     ]
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed, or a pipe whose reader has ended."""
+
+    def __init__(self, *, is_terminal, after):
+        super().__init__()
+        self.is_terminal, self.left = is_terminal, after
+
+    def isatty(self):
+        return self.is_terminal
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+@pytest.mark.parametrize("after", [2, 0])
+def test_a_reader_that_goes_away_does_not_end_the_work(is_terminal, after):
+    stream = Gone(is_terminal=is_terminal, after=after)
+    with Progress("step", total=200, unit="steps", stream=stream, line_interval_seconds=0.0) as shown:
+        for _ in range(200):
+            shown.update()
+    assert shown.done == 200

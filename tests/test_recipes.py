@@ -76,6 +76,14 @@ def test_what_all_published_recipes_share(name):
     assert getattr(config.optimizer, "bias_correction", True)
 
 
+@pytest.mark.parametrize("name", [*PUBLISHED, "demo"])
+def test_a_lost_machine_costs_minutes_whatever_the_recipe(name):
+    """A checkpoint every ten minutes, of which the last two stay."""
+    checkpoint = load(name).checkpoint
+    assert 0 < checkpoint.interval_minutes <= 10
+    assert checkpoint.keep_last >= 2
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_headers_say_where_figures_come_from(name):
     for word in ("Source:", "Command:", "Published:", "Expected here:", f"recipe={name}"):

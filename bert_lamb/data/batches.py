@@ -19,6 +19,7 @@ from bert_lamb.data.sampler import global_batch, instances_at, micro_batch_posit
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances
 
 HELDOUT_EPOCH = 0  # held-out masks are fixed: one key for ever
+SIGNALS_TO_THE_GROUP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 TOKENS_PER_BLOCK = 1 << 16  # made and handed over at once; more no longer fits a core's cache
 
 
@@ -219,7 +220,13 @@ class TrainingBatches:
             multiprocessing_context="spawn" if num_workers else None,
             worker_init_fn=_leave_signals_to_the_trainer,
         )
-        for block in loaded:
+        # Workers start with these signals blocked: until they can ignore them, one would be their end.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_TO_THE_GROUP)
+        try:
+            blocks_in_order = iter(loaded)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for block in blocks_in_order:
             yield from block.micro_batches() if isinstance(block, MaskedInstances) else block
 
 
@@ -240,7 +247,7 @@ class _Blocks(Dataset[MaskedInstances]):
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
     """Launchers signal the whole process group; a worker that died of it would take the last checkpoint along."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in SIGNALS_TO_THE_GROUP:
         signal.signal(number, signal.SIG_IGN)
 
 

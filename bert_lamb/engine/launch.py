@@ -1,17 +1,22 @@
-"""Who this process is among the ranks, from the environment that torchrun, deepspeed and srun set."""
+"""This process among the ranks: its place, its device, and the process group it belongs to."""
 
 import logging
 import os
 import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from bert_lamb.engine.place import Place, place_in
 from bert_lamb.errors import UserError
 
-# SLURM's names for what torch.distributed reads; scripts/pretrain_slurm.sh exports MASTER_ADDR and MASTER_PORT.
-SLURM_NAMES = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
+HIDES_EVERY_GPU = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; the last one is SLURM's
+DEPRECATED_NAME = r"`torch\.distributed\.\w+` is deprecated"
+OTHER_DEVICE = "or set runtime.device=cpu"
 
 
 @dataclass(frozen=True)
@@ -31,51 +36,136 @@ class Process:
 def this_process(*, device: Literal["auto", "cpu", "cuda"], num_threads: int | None) -> Process:
     """Read rank and world size from the environment and choose the device; a bare call is rank 0 of 1.
 
-    Raises UserError for device="cuda" without a GPU, or fewer GPUs than ranks on this machine.
+    Raises UserError for an environment that contradicts itself, for device="cuda" without a usable GPU, and for fewer
+    GPUs than ranks on this machine.
     """
-    if "RANK" not in os.environ and "SLURM_PROCID" in os.environ and "MASTER_ADDR" in os.environ:
-        os.environ.update({name: os.environ[slurm] for name, slurm in SLURM_NAMES.items()})
-    rank, local_rank, world_size = (int(os.environ.get(name, default)) for name, default in _DEFAULTS)
+    try:
+        place = place_in(os.environ)
+    except UserError as error:
+        error.told_by("machine")
+        raise
+    if place.is_launched:
+        os.environ.update(place.variables())
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        return Process(rank, local_rank, world_size, torch.device("cpu"))
-    num_gpus = torch.cuda.device_count()
-    if local_rank >= num_gpus:
+        return Process(place.rank, place.local_rank, place.world_size, torch.device("cpu"))
+    check_gpus(place)
+    torch.cuda.set_device(place.local_rank)
+    return Process(place.rank, place.local_rank, place.world_size, torch.device("cuda", place.local_rank))
+
+
+def check_gpus(place: Place) -> None:
+    """Raise UserError when this machine has no usable GPU for this rank, or for another one that it knows of."""
+    if torch.version.cuda is None and torch.version.hip is None:
         raise UserError(
-            found=f"{num_gpus} GPUs for local rank {local_rank}",
+            found=f"torch {torch.__version__}, a build without CUDA",
+            expected="a CUDA build of torch for runtime.device=cuda",
+            fix="pip install --force-reinstall --constraint constraints.txt --index-url"
+            f" https://download.pytorch.org/whl/cuNNN torch, NNN for the CUDA that nvidia-smi shows, {OTHER_DEVICE}",
+        ).told_by("machine")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in HIDES_EVERY_GPU:
+        raise UserError(
+            found=f"CUDA_VISIBLE_DEVICES={hidden!r}, which hides every GPU",
+            expected="the numbers of the GPUs to use",
+            fix=f"unset CUDA_VISIBLE_DEVICES, {OTHER_DEVICE}",
+        ).told_by("machine")
+    num_gpus = torch.cuda.device_count()
+    if num_gpus == 0:
+        raise UserError(
+            found=f"no usable GPU ({_why_no_gpu()})",
+            expected=f"a GPU and a driver for CUDA {torch.version.cuda}, which torch {torch.__version__} was built for",
+            fix="see what nvidia-smi shows; update the driver or install a torch build for an older CUDA"
+            f" (https://pytorch.org/get-started/previous-versions), {OTHER_DEVICE}",
+        ).told_by("machine")
+    fix = f"start fewer ranks per machine, {OTHER_DEVICE}; under srun leave out --gpus-per-task and --gpu-bind"
+    if place.local_size is not None and place.local_size > num_gpus:
+        raise UserError(
+            found=f"{num_gpus} GPUs for {place.local_size} ranks on {socket.gethostname()}",
             expected="a GPU for each rank on a machine",
-            fix="start fewer ranks per machine, or set runtime.device=cpu",
+            fix=fix,
+        ).told_by("machine")
+    if place.local_rank >= num_gpus:
+        raise UserError(
+            found=f"{num_gpus} GPUs for local rank {place.local_rank}",
+            expected="a GPU for each rank on a machine",
+            fix=fix,
         )
-    torch.cuda.set_device(local_rank)
-    return Process(rank, local_rank, world_size, torch.device("cuda", local_rank))
 
 
-_DEFAULTS = (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
+def _why_no_gpu() -> str:
+    """torch's own reason in a sentence: a driver that is too old, none at all, or no device."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split(". ")[0].strip().rstrip(".") or type(error).__name__
+    return "the driver lists none"
 
 
-def join_process_group(process: Process) -> None:
-    """Initialise torch.distributed through DeepSpeed: nccl on GPUs, gloo on CPUs. Does nothing when it is done.
+@contextmanager
+def process_group(process: Process) -> Iterator[None]:
+    """The process group, joined and at the end destroyed; one that was there before stays.
+
+    After an error that this rank has alone it is left as it is: to destroy it, all ranks would have to come.
+    """
+    is_ours = join_process_group(process)
+    is_common = True
+    try:
+        yield
+    except BaseException as error:
+        # SystemExit: a signal that all ranks have agreed upon.
+        is_common = isinstance(error, SystemExit) or (isinstance(error, UserError) and error.teller == "rank 0")
+        raise
+    finally:
+        if is_ours and is_common:
+            leave_process_group()
+
+
+def join_process_group(process: Process) -> bool:
+    """Initialise torch.distributed through DeepSpeed: nccl on GPUs, gloo on CPUs. False when that was done before.
 
     DeepSpeed's shared-memory collective for CPUs is left out: it is compiled when the process starts, which takes
-    half a minute and a compiler, and gloo serves the CPU's purpose here.
+    half a minute and a compiler, and gloo serves the CPU's purpose here. Raises UserError when the ranks do not meet.
     """
     import deepspeed
     import deepspeed.comm
 
     # Its warnings at start are about what this room does on purpose (an optimizer that is not on DeepSpeed's list).
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # DeepSpeed calls collectives by names that torch has deprecated; nobody here can change either.
+    warnings.filterwarnings(
+        "ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning, r"torch\.distributed\."
+    )
     if deepspeed.comm.is_initialized():
-        return
-    if "RANK" not in os.environ:
+        return False
+    # A single process meets nobody: its port is its own, whatever is left over in the environment, unless torchrun
+    # holds the store.
+    if process.world_size == 1 and "TORCHELASTIC_USE_AGENT_STORE" not in os.environ:
         os.environ.update(
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
         )
     if process.device.type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed("nccl" if process.device.type == "cuda" else "gloo", verbose=False)
+    try:
+        deepspeed.init_distributed("nccl" if process.device.type == "cuda" else "gloo", verbose=False)
+    except torch.distributed.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise UserError(
+            found=f"{process.world_size} ranks that do not meet at {where} ({str(error).splitlines()[0][:200]})",
+            expected="every rank started, and MASTER_ADDR and a free MASTER_PORT that all machines reach",
+            fix="look at the other ranks' first error; else set MASTER_PORT to a free port of the first machine",
+        ) from error
+    return True
+
+
+def leave_process_group() -> None:
+    """Destroy the process group; every rank calls it."""
+    import deepspeed.comm
+
+    deepspeed.comm.destroy_process_group()
 
 
 def _free_port() -> int:

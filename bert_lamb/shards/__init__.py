@@ -6,15 +6,19 @@ the names below. Nothing but bytes in this layout crosses from one to the other.
 
 from bert_lamb.shards.manifest import NO_SENTENCE_TASK, InstanceSet, Manifest, Shard, Vocabulary, read_manifest
 from bert_lamb.shards.reader import (
+    HashedFile,
     Instances,
     RaggedInstances,
     check_hashes,
+    files_to_hash,
+    hash_in_chunks,
     num_bytes_to_hash,
     open_instances,
 )
 
 __all__ = [
     "NO_SENTENCE_TASK",
+    "HashedFile",
     "InstanceSet",
     "Instances",
     "Manifest",
@@ -22,6 +26,8 @@ __all__ = [
     "Shard",
     "Vocabulary",
     "check_hashes",
+    "files_to_hash",
+    "hash_in_chunks",
     "num_bytes_to_hash",
     "open_instances",
     "read_manifest",

@@ -154,16 +154,40 @@ def check_hashes(
     on_bytes: told the number of bytes after each chunk read, for a progress bar; `num_bytes_to_hash` gives the total.
     Raises UserError naming the first file that differs.
     """
+    for file in files_to_hash(directory, max_seq_length=max_seq_length):
+        for num_bytes in hash_in_chunks(file):
+            on_bytes(num_bytes)
+
+
+@dataclass(frozen=True)
+class HashedFile:
+    """A file of the folder with what the manifest says of its bytes. num_bytes: 0 for the vocabulary's few."""
+
+    path: Path
+    num_bytes: int
+    sha256: str
+
+
+def files_to_hash(directory: Path, *, max_seq_length: int | None = None) -> list[HashedFile]:
+    """The vocabulary and the shards (of one length, if given), in the manifest's order."""
     manifest = read_manifest(directory)
     vocabulary = manifest.vocabulary
-    expected = {vocabulary.file: vocabulary.sha256}
-    expected |= {shard.file: shard.sha256 for shard in _shards_of(manifest, max_seq_length)}
-    for file, sha256 in expected.items():
-        path = directory / file
-        require_file(path)
-        found = file_sha256(path, on_bytes=on_bytes)
-        if found != sha256:
-            raise _refusal(f"sha256 {found} of {path}", f"{sha256}, as the manifest says")
+    return [HashedFile(directory / vocabulary.file, 0, vocabulary.sha256)] + [
+        HashedFile(directory / shard.file, shard.num_bytes, shard.sha256)
+        for shard in _shards_of(manifest, max_seq_length)
+    ]
+
+
+def hash_in_chunks(file: HashedFile) -> Iterator[int]:
+    """Read every byte of a file, yielding the number of bytes of each chunk; UserError where its sha256 differs."""
+    require_file(file.path)
+    digest = hashlib.sha256()
+    with file.path.open("rb") as stream:
+        while chunk := stream.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+            yield len(chunk)
+    if digest.hexdigest() != file.sha256:
+        raise _refusal(f"sha256 {digest.hexdigest()} of {file.path}", f"{file.sha256}, as the manifest says")
 
 
 def num_bytes_to_hash(manifest: Manifest, *, max_seq_length: int | None = None) -> int:

@@ -1,0 +1,76 @@
+"""Ranks that fail together: what one refuses all refuse, in the same instant, and it is said once.
+
+A rank that leaves alone lets the others wait in a collective until it times out, and torchrun, srun and the deepspeed
+launcher then end them with tracebacks about sockets.
+"""
+
+import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from bert_lamb.engine.launch import Process
+from bert_lamb.errors import UserError, UserErrors
+
+
+@contextmanager
+def together(process: Process) -> Iterator[None]:
+    """What any rank refuses inside is raised on every rank when all have come here; rank 0 prints it.
+
+    Every rank must call it, and nothing inside may wait for other ranks. An error that not all ranks have names one
+    that has it. Other exceptions pass at once: they are defects, and launchers end the ranks that wait.
+    """
+    mistake: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        mistake = error
+    agree(process, mistake)
+
+
+def agree(process: Process, mistake: UserError | None) -> None:
+    """Every rank calls it with its mistake, or None; raises UserError everywhere when any has one."""
+    if process.world_size == 1:
+        if mistake is not None:
+            raise mistake
+        return
+    mistakes: list[tuple[UserError | None, str]] = [(None, "")] * process.world_size
+    torch.distributed.all_gather_object(mistakes, (mistake, socket.gethostname()))
+    texts = [str(error) for error, _ in mistakes if error is not None]
+    if not texts:
+        return
+    if len(texts) == process.world_size and len(set(texts)) == 1:
+        assert mistakes[0][0] is not None
+        raise mistakes[0][0].told_by("rank 0")
+    first_with: dict[str, UserError] = {}
+    for rank, (error, host) in enumerate(mistakes):
+        if error is not None and str(error) not in first_with:
+            for each in error.complaints if isinstance(error, UserErrors) else [error]:
+                first_with[str(each)] = UserError(
+                    found=f"on rank {rank} ({host}) {each.found}" if rank else each.found,
+                    expected=each.expected,
+                    fix=each.fix,
+                )
+    raise UserErrors(list(first_with.values())).told_by("rank 0")
+
+
+def is_first_to_say(text: str) -> bool:
+    """Whether no other rank has asked this about the same text; True where the ranks cannot reach each other."""
+    return _is_first("said/" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
+
+
+def is_first_to_fail() -> bool:
+    """Whether no other rank has failed before; what fails after the first is mostly a connection to it."""
+    return _is_first("failed")
+
+
+def _is_first(key: str) -> bool:
+    """Count in the store through which the ranks met; not a collective, so that a rank that fails alone may do it."""
+    if not torch.distributed.is_initialized():
+        return True
+    try:
+        return int(torch.distributed.distributed_c10d._get_default_store().add(key, 1)) == 1
+    except Exception:  # the rank that holds the store has left; saying it twice is better than not at all
+        return True
