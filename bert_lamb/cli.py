@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_lamb import __version__
-from bert_lamb.errors import UserError
+from bert_lamb.errors import UserError, UserErrors
 
 SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
@@ -91,12 +91,14 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
     from omegaconf.errors import OmegaConfBaseException
 
     from bert_lamb import config
+    from bert_lamb.overrides import make_ready
 
     config.register_schemas()
+    words = make_ready(config.SCHEMAS[command], overrides)
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            node = hydra.compose(config_name=command, overrides=list(overrides))
+            node = hydra.compose(config_name=command, overrides=words)
     except (HydraException, OmegaConfBaseException) as error:
         raise _does_not_compose(command, error) from error
     return config.to_typed(command, node)
@@ -143,14 +145,19 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
 
     from bert_lamb import config
     from bert_lamb.commands import COMMANDS
+    from bert_lamb.overrides import make_ready
 
     config.register_schemas()
+    words = make_ready(config.SCHEMAS[command], arguments)
+    typed = [f"bert-lamb {command}", *arguments]
     statuses, told = [0], [""]  # of the jobs in this process
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     def job(node: DictConfig) -> None:
+        sys.argv = typed  # what versions.json records
         try:
             _go_to(Path(HydraConfig.get().runtime.cwd))
+            _check_own_files(command)
             status = COMMANDS[command](config.to_typed(command, node))
         except UserError as error:
             statuses.append(_tell(command, error))
@@ -160,7 +167,7 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
             statuses.append(status)
             raise CheckFailed
 
-    sys.argv = [f"bert-lamb {command}", *arguments]
+    sys.argv = [f"bert-lamb {command}", *words]
     os.environ.setdefault("HYDRA_MAIN_MODULE", "bert_lamb.cli")
     try:
         with env_override({"HYDRA_FULL_ERROR": "1"}):  # let exceptions out instead of printing them
@@ -176,6 +183,21 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
             return EXIT_USER_ERROR
         raise
     return max(statuses)
+
+
+def _check_own_files(command: str) -> None:
+    """UserErrors for texts in the user's own yaml files that yaml reads as something else."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from bert_lamb.config import SCHEMAS
+    from bert_lamb.yaml_texts import changed_texts, files_of
+
+    runtime = HydraConfig.get().runtime
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    files = files_of([folder for folder in folders if folder != conf_dir()], runtime.choices, command)
+    complaints = [complaint for file in files for complaint in changed_texts(SCHEMAS[command], file)]
+    if complaints:
+        raise UserErrors(complaints)
 
 
 def _go_to(directory: Path) -> None:

@@ -4,7 +4,9 @@ Hydra composes these from conf/ and the command line. `to_typed` turns the compo
 raising all complaints at once. Rooms below the door never see these objects; they take plain values.
 """
 
-from dataclasses import dataclass, field
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -12,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bert_lamb.errors import UserError, UserErrors
+from bert_lamb.paths import settle_texts
 
 MAX_SHARD_TOKENS = 2**31 - 1  # as in shards/schema.py, which this module does not import
 
@@ -435,7 +438,13 @@ def register_schemas() -> None:
 
 
 def to_typed(command: str, node: DictConfig) -> Any:
-    """The composed configuration as the command's dataclass; raises UserErrors with every complaint at once."""
+    """The composed configuration as the command's dataclass; raises UserErrors with every complaint at once.
+
+    A leading ~ in a path is the home folder here and below.
+    """
+    unknown = list(_unknown_keys(node, SCHEMAS[command]))
+    if unknown:
+        raise UserErrors(unknown)
     missing = _missing_keys(OmegaConf.to_container(node, resolve=False))
     if missing:
         raise UserErrors(
@@ -454,10 +463,25 @@ def to_typed(command: str, node: DictConfig) -> Any:
             expected=f"the schema of `{command}`",
             fix=f"see bert-lamb {command} --cfg job",
         ) from error
-    complaints = CHECKS[command](config)
+    complaints = settle_texts(config) + CHECKS[command](config)
     if complaints:
         raise UserErrors(complaints)
     return config
+
+
+def _unknown_keys(node: Any, schema: type[Any], prefix: str = "") -> Iterator[UserError]:
+    """Keys that +key=value has put beside the fields of a dataclass, where nobody would read them."""
+    for name in node:
+        child = None if OmegaConf.is_missing(node, name) else node._get_node(name)
+        if is_dataclass(schema) and name not in schema.__dataclass_fields__:
+            near = difflib.get_close_matches(str(name), schema.__dataclass_fields__)
+            yield UserError(
+                found=f"{prefix}{name}, which no field is called",
+                expected=f"one of {', '.join(near or schema.__dataclass_fields__)}",
+                fix=f"set one of them instead of {prefix}{name}",
+            )
+        elif isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            yield from _unknown_keys(child, OmegaConf.get_type(child) or dict, f"{prefix}{name}.")
 
 
 def _missing_keys(tree: object, prefix: str = "") -> list[str]:
