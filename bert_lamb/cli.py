@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bert_lamb import __version__
 from bert_lamb.errors import UserError, UserErrors
+from bert_lamb.streams import make_streams_safe
 
 SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
@@ -56,6 +57,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to mend)."""
+    make_streams_safe()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
     arguments = [word for word in arguments if not word.startswith("--local_rank")]

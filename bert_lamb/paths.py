@@ -4,7 +4,8 @@ A shell expands ~ only where it begins a word: not in output_dir=~/shards (bash)
 below the door take paths as they are. A folder that is really called ~ is written ./~.
 """
 
-import os.path
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
@@ -23,14 +24,8 @@ def settle_texts(config: Any) -> list[UserError]:
     """Expand ~ in every path of a command's configuration, in place; returns what is wrong with its texts."""
     complaints = []
     for key, text, put in list(_texts(config)):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            complaints.append(
-                UserError(
-                    found=f"{key}={text.encode('utf-8', 'surrogateescape')!r}",
-                    expected="bytes that are UTF-8, which is how it is kept in files",
-                    fix=f"rename what {key} names, such as with convmv, or set a symbolic link to it",
-                )
-            )
+        if complaint := _characters(key, text):
+            complaints.append(complaint)
         elif not text and any(fnmatchcase(key, pattern) for pattern in NEVER_EMPTY):
             complaints.append(UserError(found=f"{key}=''", expected="a path", fix=f"set {key}"))
         elif text.startswith("~") and any(fnmatchcase(key, pattern) for pattern in PATHS):
@@ -45,6 +40,33 @@ def settle_texts(config: Any) -> list[UserError]:
                 )
             put(expanded)
     return complaints
+
+
+def _characters(key: str, text: str) -> UserError | None:
+    """Characters that this system's encoding of file names cannot express, or bytes that are no characters."""
+    is_locale = True
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:
+        raw = b""
+    else:
+        if not any("\ud800" <= character <= "\udfff" for character in text):
+            return None
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError:
+            is_locale = False
+    if is_locale:
+        return UserError(
+            found=f"{key}={text} where file names are {sys.getfilesystemencoding()}",
+            expected="UTF-8",
+            fix="set PYTHONUTF8=1, or LC_ALL=C.UTF-8",
+        )
+    return UserError(
+        found=f"{key}={raw!r}",
+        expected="bytes that are UTF-8, which is how it is kept in files",
+        fix=f"rename what {key} names, such as with convmv, or set a symbolic link to it",
+    )
 
 
 def _texts(holder: Any, prefix: str = "") -> Iterator[tuple[str, str, Callable[[str], None]]]:
