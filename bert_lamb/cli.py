@@ -10,10 +10,12 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bert_lamb import __version__
 from bert_lamb.errors import UserError, UserErrors
 from bert_lamb.streams import make_streams_safe
+from bert_lamb.system_errors import user_error_of
 
 SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
@@ -127,9 +129,24 @@ def _tell(command: str, error: UserError) -> int:
 
 
 def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
-    from bert_lamb.commands import COMMANDS
+    return _run(command, compose(command, overrides))
 
-    return COMMANDS[command](compose(command, overrides))
+
+def _run(command: str, config: Any) -> int:
+    """The command's exit status; what the system refuses it, such as a full disk, is a UserError."""
+    from bert_lamb.commands import COMMANDS, OUTPUTS
+
+    output = next((Path(getattr(config, name)) for name in OUTPUTS if hasattr(config, name)), None)
+    again = "call it again" + (" with if_exists=resume" if hasattr(config, "if_exists") else "")
+    try:
+        return COMMANDS[command](config)
+    except UserError:
+        raise
+    except Exception as error:
+        refused = user_error_of(error, output=output, how_to_go_on=again)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 def _run_under_hydra(command: str, arguments: list[str]) -> int:
@@ -146,7 +163,6 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from bert_lamb import config
-    from bert_lamb.commands import COMMANDS
     from bert_lamb.overrides import make_ready
 
     config.register_schemas()
@@ -160,7 +176,7 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
         try:
             _go_to(Path(HydraConfig.get().runtime.cwd))
             _check_own_files(command)
-            status = COMMANDS[command](config.to_typed(command, node))
+            status = _run(command, config.to_typed(command, node))
         except UserError as error:
             statuses.append(_tell(command, error))
             told.append(str(error))
