@@ -23,7 +23,7 @@ KNOWN = NO_SPACE | NO_LEAVE | IN_THE_WAY | NO_NAME | BROKEN | TOO_MANY_FILES
 WITHOUT_A_PATH = NO_SPACE | BROKEN  # what a write to an open file raises; the others name their path, or are defects
 
 _NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)  # as Rust's and Arrow's libraries write it
-_CUT_SHORT = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed writing file|failed write")
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written|unexpected pos \d+ vs \d+")  # numpy's, and torch.save's
 _WRITERS_OF_TEXT = ("SafetensorError", "RuntimeError", "Exception")  # say what happened in words alone
 
 
