@@ -525,7 +525,12 @@ def _check_names(complaints: Complaints, key: str, mapping: dict[str, Any]) -> N
 def check_corpus(config: CorpusConfig) -> Complaints:
     complaints = Complaints()
     complaints.unless(0 <= config.seed <= MAX_SEED, "seed", config.seed, "0 to 2^63 - 1")
-    complaints.unless(bool(config.sources), "sources", "{}", "at least one source (choose one with corpus=NAME)")
+    complaints.unless(
+        bool(config.sources),
+        "sources",
+        "{}",
+        "at least one source: corpus=NAME, or sources.NAME.kind=KIND sources.NAME.path=PATH",
+    )
     _check_names(complaints, "sources", config.sources)
     for name, source in config.sources.items():
         if source.kind is SourceKind.huggingface:

@@ -86,7 +86,8 @@ def _said(number: int, path: str | Path | None, wanted: str, how_to_go_on: str) 
     if number in TOO_MANY_FILES:
         return UserError(found=f"{what} at {where}", expected="more of them", fix=f"ulimit -n 4096, and {how_to_go_on}")
     if number in NO_LEAVE:
-        expected, fix = "leave to read or write there", "choose another path, or change its owner or mode"
+        remedy = "mount it for writing" if number == errno.EROFS else "change its owner or mode"
+        expected, fix = "leave to read or write there", f"choose another path, or {remedy}"
     elif number in BROKEN:
         expected, fix = "a file system that answers", f"look after it, and {how_to_go_on}"
     else:

@@ -14,6 +14,7 @@ from bert_lamb.errors import UserError
 from bert_lamb.overrides import make_ready, split_at_commas
 from bert_lamb.paths import PATHS
 from bert_lamb.yaml_texts import _text_keys
+from tests.launch import CHECKOUT
 
 CORPUS = ["prepare", "corpus=text", "sources.text.path=t", "output_dir=o"]
 RUN = ["pretrain", "recipe=demo", "shards=s", "run_dir=r"]
@@ -134,6 +135,13 @@ def test_sources_from_the_command_line(words, expected):
 def test_sources_without_any_file():
     found = compose("prepare", "output_dir=o", "+sources.a.kind=markdown", "+sources.a.path=books").sources
     assert {name: (one.kind.value, one.path) for name, one in found.items()} == {"a": ("markdown", "books")}
+
+
+def test_the_readmes_sources_compose():
+    lines = (CHECKOUT / "data_prep" / "README.md").read_text().replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("    bert-lamb prepare output_dir=shards")]
+    found = [list(compose(*command).sources) for command in commands if "--config-dir" not in command]
+    assert found == [["notes"], ["text", "notes"]]
 
 
 def test_entries_of_every_other_mapping():
