@@ -166,3 +166,16 @@ def test_dev_full():
     with pytest.raises(OSError, match="No space left") as error:
         Path("/dev/full").write_text("x")
     assert "found no space left on device at o (" in str(user_error_of(error.value, output=Path("o"), how_to_go_on=""))
+
+
+def test_pip_runs_out_of_room(tmp_path, monkeypatch, capsys):
+    """In a process of its own, which says so in words; another failure of pip's is said as it is."""
+    monkeypatch.chdir(tmp_path)
+    for reason, message in (
+        ("OSError: [Errno 28] No space left on device: 'a'", "found no space left on device at d.partial/wheels/"),
+        ("NewConnectionError: [Errno 101] Network is unreachable", "found pip download gensim"),
+    ):
+        failed = subprocess.CompletedProcess([], 1, "", reason)
+        monkeypatch.setattr("data_prep.demo.corpus.subprocess.run", lambda *_, failed=failed, **__: failed)
+        assert cli.main(["demo-data", "output_dir=d"]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
