@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb import __version__
-from bert_lamb.errors import UserError, UserErrors
+from bert_lamb.errors import UserError
 from bert_lamb.streams import make_streams_safe
 from bert_lamb.system_errors import user_error_of
 
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, overrides = arguments[0], arguments[1:]
     try:
+        _check_working_folder()
         if command in ("-sc", "--shell-completion"):
             return _complete(command, overrides)
         if command not in SUMMARIES:
@@ -82,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _compose_and_run(command, overrides)
     except UserError as error:
         return _tell(command, error)
+    except OSError as error:  # of Hydra's own files
+        refused = user_error_of(error, output=None, how_to_go_on="call it again")
+        if refused is None:
+            raise
+        return _tell(command, refused)
     except KeyboardInterrupt:
         print(f"bert-lamb {command}: interrupted", file=sys.stderr)
         return 130
@@ -161,21 +167,26 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from bert_lamb import config
     from bert_lamb.overrides import make_ready
+    from bert_lamb.yaml_texts import check_own_files
 
     config.register_schemas()
     words = make_ready(config.SCHEMAS[command], arguments)
+    is_composed = False
     typed = [f"bert-lamb {command}", *arguments]
     statuses, told = [0], [""]  # of the jobs in this process
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     def job(node: DictConfig) -> None:
+        nonlocal is_composed
+        is_composed = True
         sys.argv = typed  # what versions.json records
         try:
             _go_to(Path(HydraConfig.get().runtime.cwd))
-            _check_own_files(command)
+            check_own_files(config.SCHEMAS[command], command, ours=conf_dir())
             status = _run(command, config.to_typed(command, node))
         except UserError as error:
             statuses.append(_tell(command, error))
@@ -196,6 +207,10 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
         statuses.append(EXIT_CHECK_FAILED)
     except (HydraException, OmegaConfBaseException) as error:
         raise _does_not_compose(command, error) from error
+    except (YAMLError, UnicodeDecodeError) as error:  # of a file of --config-dir
+        if is_composed:
+            raise
+        raise _does_not_compose(command, error) from error
     except SystemExit as stop:
         if stop.code == 1:  # how Hydra reports what it refuses
             return EXIT_USER_ERROR
@@ -203,19 +218,13 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     return max(statuses)
 
 
-def _check_own_files(command: str) -> None:
-    """UserErrors for texts in the user's own yaml files that yaml reads as something else."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from bert_lamb.config import SCHEMAS
-    from bert_lamb.yaml_texts import changed_texts, files_of
-
-    runtime = HydraConfig.get().runtime
-    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
-    files = files_of([folder for folder in folders if folder != conf_dir()], runtime.choices, command)
-    complaints = [complaint for file in files for complaint in changed_texts(SCHEMAS[command], file)]
-    if complaints:
-        raise UserErrors(complaints)
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            found="a working folder that was deleted", expected="one that is there", fix="cd into another"
+        ) from error
 
 
 def _go_to(directory: Path) -> None:

@@ -4,24 +4,33 @@ yaml takes `output_dir: 2024_05_01` for the number 20240501 and `path: on` for t
 nothing in the composed configuration tells. So the files of --config-dir and hydra.searchpath are read once more.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from bert_lamb.errors import UserError
+from bert_lamb.errors import UserError, UserErrors
 from bert_lamb.overrides import is_text
 
 
-def files_of(folders: Sequence[Path], choices: Mapping[str, Any], config_name: str) -> list[Path]:
-    """The yaml files of `folders` that a composition uses. choices: group -> option, as Hydra records them."""
+def check_own_files(schema: type[Any], config_name: str, *, ours: Path) -> None:
+    """Raise UserErrors for texts that yaml changes in the files that the present job of Hydra is composed of.
+
+    schema: the command's dataclass. ours: the folder conf/, which is not looked at.
+    """
+    runtime = HydraConfig.get().runtime
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     names = [config_name]
-    names += [f"{group.split('@')[0]}/{option}" for group, option in choices.items() if option]
+    names += [f"{group.split('@')[0]}/{option}" for group, option in runtime.choices.items() if option]
     candidates = [folder / f"{name.removesuffix('.yaml')}.yaml" for folder in folders for name in names]
-    return [path for path in candidates if path.is_file()]
+    files = [path for path in candidates if path.is_file() and not path.is_relative_to(ours)]
+    complaints = [complaint for file in files for complaint in changed_texts(schema, file)]
+    if complaints:
+        raise UserErrors(complaints)
 
 
 def changed_texts(schema: type[Any], file: Path) -> list[UserError]:

@@ -27,7 +27,7 @@ RULES = {
     "bert_lamb/system_errors.py": (set(), set()),
     "bert_lamb/paths.py": (set(), set()),
     "bert_lamb/overrides.py": ({"omegaconf", "hydra"}, set()),
-    "bert_lamb/yaml_texts.py": ({"omegaconf", "yaml"}, {"bert_lamb.overrides"}),
+    "bert_lamb/yaml_texts.py": ({"omegaconf", "hydra", "yaml"}, {"bert_lamb.overrides"}),
     "bert_lamb/run_dir.py": (set(), set()),
     "bert_lamb/tracker.py": ({"wandb"}, set()),
     "bert_lamb/optim": ({"torch", "triton"}, {"bert_lamb.optim"}),

@@ -213,3 +213,19 @@ def test_own_yaml_files(tmp_path, monkeypatch, capsys):
     ].replace(f"{tmp_path}{os.sep}", "")
     assert lines[1].endswith("fix: write path: 'on'")
     assert len(lines) == 2
+    Path("conf/corpus/broken.yaml").write_text(head + "  a: {kind: text\n")
+    Path("conf/corpus/latin.yaml").write_bytes(head.encode() + b"  a: {kind: text, path: \xe9}\n")
+    for corpus, message in (("broken", "broken.yaml"), ("latin", "can't decode byte 0xe9"), ("none", "corpus/none")):
+        assert cli.main(["prepare", f"corpus={corpus}", *flags]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("bert-lamb prepare: found configuration that does not compose (")
+        assert message in line
+
+
+def test_a_working_folder_that_was_deleted(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert cli.main(["inspect", "shards_dir=/s"]) == 2
+    assert "found a working folder that was deleted" in capsys.readouterr().err
