@@ -14,8 +14,8 @@ from typing import Any
 
 from bert_lamb import __version__
 from bert_lamb.errors import UserError
-from bert_lamb.streams import make_streams_safe
 from bert_lamb.system_errors import user_error_of
+from bert_lamb.terminals import make_streams_safe
 
 SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
@@ -83,11 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _compose_and_run(command, overrides)
     except UserError as error:
         return _tell(command, error)
-    except OSError as error:  # of Hydra's own files
-        refused = user_error_of(error, output=None, how_to_go_on="call it again")
-        if refused is None:
-            raise
-        return _tell(command, refused)
     except KeyboardInterrupt:
         print(f"bert-lamb {command}: interrupted", file=sys.stderr)
         return 130
@@ -207,6 +202,11 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
         statuses.append(EXIT_CHECK_FAILED)
     except (HydraException, OmegaConfBaseException) as error:
         raise _does_not_compose(command, error) from error
+    except OSError as error:  # of Hydra's own files, such as multirun.yaml
+        refused = user_error_of(error, output=None, how_to_go_on="call it again")
+        if refused is None:
+            raise
+        raise refused from error
     except (YAMLError, UnicodeDecodeError) as error:  # of a file of --config-dir
         if is_composed:
             raise

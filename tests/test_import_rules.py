@@ -23,7 +23,7 @@ RULES = {
     "bert_lamb/squad/scoring.py": (set(), set()),
     "bert_lamb/config.py": ({"omegaconf", "hydra"}, {"bert_lamb.paths", "bert_lamb.finite"}),
     "bert_lamb/finite.py": (set(), set()),
-    "bert_lamb/streams.py": (set(), set()),
+    "bert_lamb/terminals.py": (set(), set()),
     "bert_lamb/system_errors.py": (set(), set()),
     "bert_lamb/paths.py": (set(), set()),
     "bert_lamb/overrides.py": ({"omegaconf", "hydra"}, set()),
