@@ -11,11 +11,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from bert_lamb import __version__, ranks
 from bert_lamb.errors import UserError
 from bert_lamb.stop import stop_on_signals
 from bert_lamb.streams import patient_streams
+from bert_lamb.system_errors import user_error_of
 
 SUMMARIES = {
     "demo-data": "fetch the embedded default corpus and make its question-answering set",
@@ -77,6 +79,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     command, overrides = arguments[0], arguments[1:]
     try:
+        _check_working_folder()
         if command in ("-sc", "--shell-completion"):
             return _complete(command, overrides)
         if command not in SUMMARIES:
@@ -107,12 +110,14 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
     from omegaconf.errors import OmegaConfBaseException
 
     from bert_lamb import config
+    from bert_lamb.overrides import make_ready
 
     config.register_schemas()
+    words = make_ready(config.SCHEMAS[command], overrides)
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            node = hydra.compose(config_name=command, overrides=list(overrides))
+            node = hydra.compose(config_name=command, overrides=words)
     except (HydraException, OmegaConfBaseException) as error:
         raise _does_not_compose(command, error) from error
     return config.to_typed(command, node)
@@ -139,14 +144,29 @@ def _tell(command: str, error: UserError) -> int:
 
 
 def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
-    from bert_lamb.commands import COMMANDS
-
     try:
         config = compose(command, overrides)
     except UserError as error:
         error.told_by("machine")  # every rank has the same command line
         raise
-    return COMMANDS[command](config)
+    return _run(command, config)
+
+
+def _run(command: str, config: Any) -> int:
+    """The command's exit status; what the system refuses it, such as a full disk, is a UserError."""
+    from bert_lamb.commands import COMMANDS, OUTPUTS
+
+    output = next((Path(getattr(config, name)) for name in OUTPUTS if hasattr(config, name)), None)
+    again = "call it again" + (" with if_exists=resume" if hasattr(config, "if_exists") else "")
+    try:
+        return COMMANDS[command](config)
+    except UserError:
+        raise
+    except Exception as error:
+        refused = user_error_of(error, output=output, how_to_go_on=again)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 def _run_under_hydra(command: str, arguments: list[str]) -> int:
@@ -161,18 +181,27 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from bert_lamb import config
-    from bert_lamb.commands import COMMANDS
+    from bert_lamb.overrides import make_ready
+    from bert_lamb.yaml_texts import check_own_files
 
     config.register_schemas()
+    words = make_ready(config.SCHEMAS[command], arguments)
+    is_composed = False
+    typed = [f"bert-lamb {command}", *arguments]
     statuses, told = [0], [""]  # of the jobs in this process
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     def job(node: DictConfig) -> None:
+        nonlocal is_composed
+        is_composed = True
+        sys.argv = typed  # what versions.json records
         try:
             _go_to(Path(HydraConfig.get().runtime.cwd))
-            status = COMMANDS[command](config.to_typed(command, node))
+            check_own_files(config.SCHEMAS[command], command, ours=conf_dir())
+            status = _run(command, config.to_typed(command, node))
         except UserError as error:
             statuses.append(_tell(command, error))
             told.append(str(error))
@@ -181,7 +210,7 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
             statuses.append(status)
             raise CheckFailed
 
-    sys.argv = [f"bert-lamb {command}", *arguments]
+    sys.argv = [f"bert-lamb {command}", *words]
     os.environ.setdefault("HYDRA_MAIN_MODULE", "bert_lamb.cli")
     try:
         with env_override({"HYDRA_FULL_ERROR": "1"}):  # let exceptions out instead of printing them
@@ -192,11 +221,29 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
         statuses.append(EXIT_CHECK_FAILED)
     except (HydraException, OmegaConfBaseException) as error:
         raise _does_not_compose(command, error) from error
+    except OSError as error:  # of Hydra's own files, such as multirun.yaml
+        refused = user_error_of(error, output=None, how_to_go_on="call it again")
+        if refused is None:
+            raise
+        raise refused from error
+    except (YAMLError, UnicodeDecodeError) as error:  # of a file of --config-dir
+        if is_composed:
+            raise
+        raise _does_not_compose(command, error) from error
     except SystemExit as stop:
         if stop.code == 1:  # how Hydra reports what it refuses
             return EXIT_USER_ERROR
         raise
     return max(statuses)
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            found="a working folder that was deleted", expected="one that is there", fix="cd into another"
+        ) from error
 
 
 def _go_to(directory: Path) -> None:

@@ -18,6 +18,7 @@ from bert_lamb.config import (
     ExportConfig,
     InspectConfig,
     MergeConfig,
+    Precision,
     PrepareConfig,
     PretrainConfig,
     ReportConfig,
@@ -25,9 +26,13 @@ from bert_lamb.config import (
     VerifyConfig,
     VocabConfig,
 )
+from bert_lamb.errors import UserError
 
 if TYPE_CHECKING:
     from data_prep.settings import Settings, Spread
+
+
+OUTPUTS = ("output_dir", "output_file", "run_dir")  # the first that a command has says where it writes
 
 
 def run_demo_data(config: DemoDataConfig) -> int:
@@ -119,12 +124,29 @@ def run_inspect(config: InspectConfig) -> int:
 
 
 def run_pretrain(config: PretrainConfig) -> int:
+    from bert_lamb.tracker import check_tracker
+
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # the only one that has a tracker
+        check_tracker(name=config.tracker.name, mode=config.tracker.mode)
+    if config.runtime.device == "auto" and config.runtime.precision is Precision.fp16:
+        _require_gpu_for_fp16()
     if config.runtime.device == "cpu":
         _keep_deepspeed_on_cpu()
     from bert_lamb.pretrain import pretrain
 
     pretrain(config)
     return 0
+
+
+def _require_gpu_for_fp16() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            found="runtime.precision=fp16 and runtime.device=auto where torch sees no GPU",
+            expected="fp32 or bf16 on the CPU",
+            fix="set runtime.precision, or see that torch finds the GPU",
+        )
 
 
 def run_export(config: ExportConfig) -> int:

@@ -4,7 +4,10 @@ Hydra composes these from conf/ and the command line. `to_typed` turns the compo
 raising all complaints at once. Rooms below the door never see these objects; they take plain values.
 """
 
-from dataclasses import dataclass, field
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -12,7 +15,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bert_lamb.errors import UserError, UserErrors
+from bert_lamb.finite import not_finite
+from bert_lamb.paths import settle_texts
 
+MAX_SEED = 2**63 - 1  # what torch, numpy and the files take
+PHASES_OF_RUNTIMES = {"phase1", "phase2"}  # those for which conf/runtime has a micro-batch, needed or not
 MAX_SHARD_TOKENS = 2**31 - 1  # as in shards/schema.py, which this module does not import
 
 
@@ -441,7 +448,13 @@ def register_schemas() -> None:
 
 
 def to_typed(command: str, node: DictConfig) -> Any:
-    """The composed configuration as the command's dataclass; raises UserErrors with every complaint at once."""
+    """The composed configuration as the command's dataclass; raises UserErrors with every complaint at once.
+
+    A leading ~ in a path is the home folder here and below.
+    """
+    unknown = list(_unknown_keys(node, SCHEMAS[command]))
+    if unknown:
+        raise UserErrors(unknown)
     missing = _missing_keys(OmegaConf.to_container(node, resolve=False))
     if missing:
         raise UserErrors(
@@ -460,10 +473,25 @@ def to_typed(command: str, node: DictConfig) -> Any:
             expected=f"the schema of `{command}`",
             fix=f"see bert-lamb {command} --cfg job",
         ) from error
-    complaints = CHECKS[command](config)
+    complaints = settle_texts(config) + (not_finite(config) or CHECKS[command](config))
     if complaints:
         raise UserErrors(complaints)
     return config
+
+
+def _unknown_keys(node: Any, schema: type[Any], prefix: str = "") -> Iterator[UserError]:
+    """Keys that +key=value has put beside the fields of a dataclass, where nobody would read them."""
+    for name in node:
+        child = None if OmegaConf.is_missing(node, name) else node._get_node(name)
+        if is_dataclass(schema) and name not in schema.__dataclass_fields__:
+            near = difflib.get_close_matches(str(name), schema.__dataclass_fields__)
+            yield UserError(
+                found=f"{prefix}{name}, which no field is called",
+                expected=f"one of {', '.join(near or schema.__dataclass_fields__)}",
+                fix=f"set one of them instead of {prefix}{name}",
+            )
+        elif isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            yield from _unknown_keys(child, OmegaConf.get_type(child) or dict, f"{prefix}{name}.")
 
 
 def _missing_keys(tree: object, prefix: str = "") -> list[str]:
@@ -493,10 +521,23 @@ def _check_if_share(complaints: Complaints, prefix: str, holder: object, *names:
         complaints.unless(0 <= value <= 1, prefix + name, value, "a share in 0..1")
 
 
+def _check_names(complaints: Complaints, key: str, mapping: dict[str, Any]) -> None:
+    """Names of phases and sources become parts of names of files."""
+    for name in mapping:
+        is_plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", str(name)) is not None
+        complaints.unless(is_plain, f"{key}.{name}", "...", "a name of letters a to z, digits, _ and -")
+
+
 def check_corpus(config: CorpusConfig) -> Complaints:
     complaints = Complaints()
-    complaints.unless(config.seed >= 0, "seed", config.seed, "0 or more")
-    complaints.unless(bool(config.sources), "sources", "{}", "at least one source (choose one with corpus=NAME)")
+    complaints.unless(0 <= config.seed <= MAX_SEED, "seed", config.seed, "0 to 2^63 - 1")
+    complaints.unless(
+        bool(config.sources),
+        "sources",
+        "{}",
+        "at least one source: corpus=NAME, or sources.NAME.kind=KIND sources.NAME.path=PATH",
+    )
+    _check_names(complaints, "sources", config.sources)
     for name, source in config.sources.items():
         if source.kind is SourceKind.huggingface:
             complaints.unless(bool(source.dataset), f"sources.{name}.dataset", "''", "the name of a dataset")
@@ -529,7 +570,7 @@ def check_corpus(config: CorpusConfig) -> Complaints:
 def check_inspect(config: InspectConfig) -> Complaints:
     complaints = Complaints()
     complaints.unless(config.first >= 0, "first", config.first, "0 or more")
-    _check_if_positive(complaints, "", config, "count")
+    _check_if_positive(complaints, "", config, "count", "max_seq_length")
     is_set_chosen = config.max_seq_length is not None or config.split is not None
     complaints.unless(
         config.shard is None or not is_set_chosen, "shard", config.shard, "no max_seq_length and no split beside it"
@@ -548,7 +589,7 @@ def check_prepare(config: PrepareConfig) -> Complaints:
 
 def check_pretrain(config: PretrainConfig) -> Complaints:
     complaints = Complaints()
-    complaints.unless(config.seed >= 0, "seed", config.seed, "0 or more")
+    complaints.unless(0 <= config.seed <= MAX_SEED, "seed", config.seed, "0 to 2^63 - 1")
     model, runtime, masking = config.model, config.runtime, config.masking
     _check_if_positive(
         complaints,
@@ -560,6 +601,7 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         "intermediate_size",
         "vocab_size_multiple",
     )
+    _check_if_positive(complaints, "model.", model, "max_position_embeddings", "init_std")
     _check_if_share(complaints, "model.", model, "dropout")
     complaints.unless(
         model.num_heads > 0 and model.hidden_size % model.num_heads == 0,
@@ -573,7 +615,13 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         _check_if_positive(
             complaints, prefix, phase, "max_predictions_per_seq", "global_batch_size", "total_steps", "peak_lr"
         )
-        _check_if_positive(complaints, prefix, phase, "decay_power")
+        _check_if_positive(complaints, prefix, phase, "decay_power", "max_seq_length")
+        complaints.unless(
+            phase.max_predictions_per_seq <= phase.max_seq_length - 2,
+            f"{prefix}max_predictions_per_seq",
+            phase.max_predictions_per_seq,
+            f"at most {phase.max_seq_length - 2}: of max_seq_length={phase.max_seq_length} two or more are special",
+        )
         _check_if_share(complaints, prefix, phase, "warmup_proportion")
         complaints.unless(
             phase.max_seq_length <= model.max_position_embeddings,
@@ -587,6 +635,14 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
             runtime.micro_batch_size.get(name, "nothing"),
             "sequences per rank and micro-step, above 0",
         )
+    for name in sorted(runtime.micro_batch_size.keys() - config.phases.keys() - PHASES_OF_RUNTIMES):
+        complaints.unless(
+            False,
+            f"runtime.micro_batch_size.{name}",
+            runtime.micro_batch_size[name],
+            f"a phase of this run: {', '.join(config.phases)}",
+        )
+    _check_names(complaints, "phases", config.phases)
     _check_if_share(complaints, "masking.", masking, "mask_token_prob", "random_token_prob")
     complaints.unless(
         masking.mask_token_prob + masking.random_token_prob <= 1,
@@ -653,6 +709,14 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
 def check_optimizer(config: PretrainConfig) -> Complaints:
     complaints = Complaints()
     optimizer = config.optimizer
+    classes = {"lamb": LambConfig, "lars": LarsConfig, "adamw": AdamWConfig}
+    complaints.unless(
+        type(optimizer) is classes.get(optimizer.name),
+        "optimizer.name",
+        optimizer.name,
+        "lamb, lars or adamw, chosen with optimizer=NAME; a yaml of your own begins with "
+        "defaults: [/schema/optimizer/NAME@_here_]",
+    )
     complaints.unless(optimizer.weight_decay >= 0, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
     if isinstance(optimizer, LambConfig | AdamWConfig):
         for beta in optimizer.betas:
@@ -701,12 +765,14 @@ def check_apex(optimizer: LayerwiseConfig, runtime: RuntimeConfig) -> Complaints
 
 def check_squad(config: SquadConfig) -> Complaints:
     complaints = Complaints()
-    complaints.unless(config.seed >= 0, "seed", config.seed, "0 or more")
+    complaints.unless(0 <= config.seed <= MAX_SEED, "seed", config.seed, "0 to 2^63 - 1")
     _check_if_positive(
         complaints, "", config, "max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length"
     )
     _check_if_positive(complaints, "", config, "batch_size", "micro_batch_size", "peak_lr", "num_epochs")
     _check_if_share(complaints, "", config, "warmup_proportion")
+    for name in ("weight_decay", "max_grad_norm"):
+        complaints.unless(getattr(config, name) >= 0, name, getattr(config, name), "0 (off) or more")
     complaints.unless(
         config.micro_batch_size > 0 and config.batch_size % config.micro_batch_size == 0,
         "batch_size",

@@ -1,5 +1,6 @@
-"""Standard output and error that never end the work: a reader that has gone away costs the lines, not the run.
+"""Standard streams that never end the work, whatever terminal, batch system or cron job started the program.
 
+A reader that has gone away costs the lines, not the run:
 `| tee` that died, a closed terminal and a stopped launcher raise BrokenPipeError or EIO at the next line, and a full
 disk under a log file ENOSPC. What is printed here is never the result of a command (results are files), so from then
 on the lines go nowhere.
@@ -9,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 
@@ -52,13 +54,10 @@ class PatientStream:
 
 @contextmanager
 def patient_streams() -> Iterator[None]:
-    """Standard output and error are patient inside; flushed at the end, so that the interpreter's exit cannot fail.
-
-    A descriptor that was closed before the start (`2>&-`) gets the null device, or a file opened later would get its
-    number and the lines of others.
-    """
+    """Standard output and error are patient inside; flushed at the end, so that the interpreter's exit cannot fail."""
+    make_streams_safe()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_patient(stream, number) for number, stream in enumerate(before, start=1))
+    sys.stdout, sys.stderr = (PatientStream(stream) for stream in before)  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -67,15 +66,29 @@ def patient_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def _patient(stream: TextIO | None, descriptor: int) -> Any:
-    if stream is None:
-        stream = _nowhere(descriptor)
-    return PatientStream(stream)
+def make_streams_safe() -> None:
+    """Open what is closed on /dev/null, and print what a terminal has no character for as \\xe9, \\u4e2d or the like.
+
+    A closed stream is None in Python, and its number is given to the next file that is opened, which then gets the
+    output of libraries and child processes.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if not _is_open(number):
+            null = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def _nowhere(descriptor: int) -> TextIO:
-    opened = os.open(os.devnull, os.O_WRONLY)
-    if opened != descriptor:
-        os.dup2(opened, descriptor)
-        os.close(opened)
-    return open(descriptor, "w", closefd=False)
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True

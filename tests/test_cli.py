@@ -63,6 +63,35 @@ def run(capsys, *arguments):
             [*RECIPE, "optimizer=lars", "optimizer.implementation=apex", "runtime.engine=torch"],
             ["expected optimizer=lamb: apex has no such LARS"],
         ),
+        (
+            [*RECIPE, "runtime.micro_batch_size.phase11=8", "runtime.micro_batch_size.fine=8"],
+            [
+                "found runtime.micro_batch_size.fine=8; expected a phase of this run: phase1, phase2",
+                "found runtime.micro_batch_size.phase11=8",
+            ],
+        ),
+        (
+            [*RECIPE, "phases.phase1.peak_lr=nan", "max_grad_norm=inf", "optimizer.betas=[0.9,nan]"],
+            [
+                "found optimizer.betas=nan",
+                "found phases.phase1.peak_lr=nan",
+                "found max_grad_norm=inf; expected a finite",
+            ],
+        ),
+        (["prepare", "corpus=text", "sources.text.path=t", "output_dir=o", "sources.text.weight=nan"], ["weight=nan"]),
+        ([*RECIPE, "phases.phase1.max_predictions_per_seq=127"], ["expected at most 126: of max_seq_length=128"]),
+        ([*RECIPE, "optimizer.name=adam"], ["found optimizer.name=adam; expected lamb, lars or adamw, chosen with"]),
+        ([*RECIPE, "optimizer.name=lars"], ["found optimizer.name=lars"]),
+        ([*RECIPE, "seed=9223372036854775808"], ["expected 0 to 2^63 - 1"]),
+        ([*RECIPE, "model.init_std=0"], ["found model.init_std=0.0; expected a number above 0"]),
+        (
+            [*RECIPE, "runtime=cpu", "runtime.device=auto", "runtime.precision=fp16"],
+            ["found runtime.precision=fp16 and runtime.device=auto where torch sees no GPU"],
+        ),
+        (
+            ["squad", "model_dir=m", "eval_file=e", "output_dir=o", "weight_decay=-1", "max_grad_norm=-1"],
+            ["found weight_decay=-1.0", "found max_grad_norm=-1.0"],
+        ),
         ([*RECIPE, "evaluation.max_instances=-1"], ["found evaluation.max_instances=-1"]),
         (["prepare", "output_dir=o"], ["found sources={}; expected at least one source"]),
         (["prepare", "corpus=text", "output_dir=o"], ["found sources.text.path=''"]),
@@ -142,6 +171,35 @@ def test_hydras_flags(tmp_path):
 
 def test_both_sides_agree_on_the_largest_shard():
     assert config.MAX_SHARD_TOKENS == schema.MAX_SHARD_TOKENS
+
+
+def test_bounds_may_be_infinite_and_runtimes_name_phases_that_a_run_has_not():
+    made = cli.compose("pretrain", [*RECIPE[1:], "optimizer.trust_ratio_bounds=[0.1,inf]", "~phases.phase2"])
+    assert made.optimizer.trust_ratio_bounds == [0.1, float("inf")]
+    for path in (cli.conf_dir() / "runtime").glob("*.yaml"):
+        assert yaml.safe_load(path.read_text())["micro_batch_size"].keys() == config.PHASES_OF_RUNTIMES
+
+
+def test_terminals_that_are_not_utf8(tmp_path):
+    """Characters that the terminal lacks are shown by their number, on both streams; closed streams do no harm."""
+    words = ["--cfg", "job", "recipe=demo", "shards=s", "run_dir=/tmp/é中"]
+    for encoding, shown in (("ascii", "/tmp/\\xe9\\u4e2d"), ("latin-1", "/tmp/é\\u4e2d")):
+        code = "import sys; from bert_lamb.cli import main; sys.exit(main(sys.argv[1:]))"
+        printed = subprocess.run(
+            [sys.executable, "-c", code, "pretrain", *words],
+            capture_output=True,
+            cwd=tmp_path,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": encoding},
+        )
+        assert f"run_dir: {shown}\n".encode(encoding) in printed.stdout
+    closed = f"exec {sys.executable} -m bert_lamb inspect shards_dir=x"
+    for streams, expected in (("<&- >&-", "found no manifest.json in x"), ("<&- >&- 2>&-", "")):
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        call = ["sh", "-c", f"{closed} {streams}"]
+        ended = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False, env=environment)
+        assert ended.returncode == 2
+        assert expected in ended.stderr
 
 
 def test_every_schema_has_a_command_and_a_root():

