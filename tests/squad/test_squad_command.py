@@ -219,12 +219,12 @@ def without_a_layer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without("config.json"), "no config.json"),
+        (without("config.json"), r"no file .*config\.json"),
         (without("model.safetensors"), "no .*safetensors"),
         (without_vocabulary, "no vocabulary"),
         (of_another_kind, "model_type 'gpt2'"),
         (with_broken_config, "not json"),
-        (with_few_embeddings, "a tokenizer of .* entries with a model of 50"),
+        (with_few_embeddings, "token ids up to .* with vocab_size=50"),
         (without_a_layer, r"without 16 weights, such as bert\.encoder\.layer\.1"),
     ],
 )

@@ -89,5 +89,5 @@ def test_an_absent_and_a_packed_file_are_refused(tmp_path):
         read_examples(tmp_path / "absent.json")
     packed = tmp_path / "packed.json"
     packed.write_bytes(b"\xfd7zXZ\x00\xff")
-    with pytest.raises(UserError, match="UTF-8"):
+    with pytest.raises(UserError, match="cannot be unpacked"):
         read_examples(packed)
