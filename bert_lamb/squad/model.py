@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import BertForQuestionAnswering
 
 from bert_lamb.errors import UserError
@@ -47,19 +48,22 @@ def load_model(folder: Path, *, is_pretrained: bool, needs_head: bool, seed: int
     """
     config = read_model_config(folder)
     pieces = read_tokenizer(folder)
+    config.pad_token_id = pieces.pad_id if pieces.pad_id < config.vocab_size else None
+    torch.manual_seed(seed)
+    with quiet_transformers():
+        model = BertForQuestionAnswering._from_config(config, dtype=torch.float32)
+    weights: dict[str, Tensor] = {}
+    left_over: list[str] = []
+    if is_pretrained:
+        weights, left_over = read_weights(folder, model.state_dict(), needs_head=needs_head)
     if pieces.num_ids > config.vocab_size:
         raise UserError(
             found=f"token ids up to {pieces.num_ids - 1:,} in {folder} with vocab_size={config.vocab_size:,}",
             expected="no more ids than embeddings",
             fix=tokenizer.FIX,
         )
-    config.pad_token_id = pieces.pad_id
-    torch.manual_seed(seed)
-    with quiet_transformers():
-        model = BertForQuestionAnswering._from_config(config, dtype=torch.float32)
     if not is_pretrained:
         return Loaded(pieces, model, has_own_head=False, left_over=[])
-    weights, left_over = read_weights(folder, model.state_dict(), needs_head=needs_head)
     model.load_state_dict(weights, strict=False)
     has_own_head = weights.keys() >= QA_HEAD
     if not has_own_head:

@@ -170,7 +170,7 @@ def _by_our_name(found: list[Stored]) -> dict[str, Stored]:
         for old, new in OLD_NAMES.items():
             if name.endswith(old):
                 name = name.removesuffix(old) + new
-        if ENCODER.match(name) or name.startswith("pooler."):
+        if one.key.startswith(PREFIX) or ENCODER.match(name) or name.startswith("pooler."):
             name = PREFIX + name
         if name in named:
             raise UserError(
