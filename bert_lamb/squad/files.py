@@ -15,6 +15,7 @@ from typing import Any
 from bert_lamb.errors import UserError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+PULL = "fetch the file itself with `git lfs pull`"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UNPACKERS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\xfd7zXZ\x00": lzma.decompress,
@@ -23,7 +24,7 @@ UNPACKERS: dict[bytes, Callable[[bytes], bytes]] = {
 }
 UNPACKING_ERRORS = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)
 OTHER_KINDS = {
-    LFS_POINTER: "a git-lfs pointer (fetch the file itself with `git lfs pull`)",
+    LFS_POINTER: "a git-lfs pointer",
     b"\xff\xfe\x00\x00": "UTF-32 text",
     b"\x00\x00\xfe\xff": "UTF-32 text",
     b"\xff\xfe": "UTF-16 text",
@@ -78,7 +79,8 @@ def read_json(file: Path, *, expected: str, fix: str) -> Any:
             ) from error
     what = kind_of(content)
     if what is not None:
-        raise UserError(found=f"{file} that is {what}", expected=expected, fix=fix)
+        is_pointer = content.startswith(LFS_POINTER)
+        raise UserError(found=f"{file} that is {what}", expected=expected, fix=PULL if is_pointer else fix)
     try:
         text = content.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
     except UnicodeDecodeError as error:

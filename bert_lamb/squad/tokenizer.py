@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizer
 
 from bert_lamb.errors import UserError
-from bert_lamb.squad.files import LFS_POINTER, read_bytes, read_json
+from bert_lamb.squad.files import LFS_POINTER, PULL, read_bytes, read_json
 
 TOKENIZER_FILE, VOCABULARY_FILE, CONFIG_FILE = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 MODEL_CONFIG_FILE = "config.json"  # names the tokenizer's class in some older folders
@@ -137,9 +137,7 @@ def read_vocabulary(file: Path) -> dict[str, int]:
     """Entry -> id of a vocab.txt, one entry a line; of an entry that is there twice the last counts, as for Google."""
     content = read_bytes(file, expected="one WordPiece a line", fix=FIX)
     if content.startswith(LFS_POINTER):
-        raise UserError(
-            found=f"{file} that is a git-lfs pointer", expected="the vocabulary", fix="fetch it with `git lfs pull`"
-        )
+        raise UserError(found=f"{file} that is a git-lfs pointer", expected="the vocabulary", fix=PULL)
     try:
         lines = content.decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:

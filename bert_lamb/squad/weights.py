@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bert_lamb.errors import UserError
-from bert_lamb.squad.files import LFS_POINTER, kind_of, read_json
+from bert_lamb.squad.files import LFS_POINTER, PULL, kind_of, read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FOREIGN = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
@@ -156,7 +156,7 @@ def refusal_of_weights(file: Path, error: Exception) -> UserError:
         return UserError(found=f"{file} that may not be read", expected="a readable file", fix="check its permissions")
     is_other = not head or head.startswith((LFS_POINTER, b"PK", b"<", b"\x89HDF"))
     what = kind_of(head) if is_other else f"damaged or cut short ({' '.join(str(error).split())})"
-    fix = "fetch the file itself with `git lfs pull`" if head == LFS_POINTER else FETCH
+    fix = PULL if head == LFS_POINTER else FETCH
     return UserError(
         found=f"{file} ({file.stat().st_size:,} bytes) that is {what}", expected="a safetensors file", fix=fix
     )
