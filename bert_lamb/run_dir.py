@@ -115,7 +115,7 @@ class RunDir:
             if self.is_started:
                 self._check_if_same(outcome)
             write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
-            write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_text(encoding="utf-8"))
+            write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_bytes().decode("utf-8"))
             write_atomically(self.path / CONFIG_FILE, config_yaml)
             write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
 
@@ -150,10 +150,13 @@ class RunDir:
         """Complete checkpoints, by the number of steps since the start of the run."""
         found = (self.path / CHECKPOINTS).glob("*/checkpoint.json")
         complete = [path for path in found if not path.parent.name.endswith(PARTIAL_SUFFIX)]
-        return [path.parent for path in sorted(complete, key=lambda path: json.loads(path.read_text())["total_step"])]
+        return [path.parent for path in sorted(complete, key=_total_step)]
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint with this folder name, or the `latest`; raises UserError when there is none."""
+        named = self.path / CHECKPOINTS / name
+        if name != "latest" and named.parent == self.path / CHECKPOINTS and (named / "checkpoint.json").is_file():
+            return named  # whatever is wrong with others
         folders = {path.name: path for path in self.checkpoints()}
         if name == "latest" and folders:
             return list(folders.values())[-1]
@@ -170,6 +173,21 @@ class RunDir:
         of_phase = [path for path in self.checkpoints() if path.name.rsplit("-", 1)[0] == phase]
         for path in of_phase[:-keep_last]:
             shutil.rmtree(path)
+
+
+def _total_step(file: Path) -> int:
+    """Optimizer steps since the start of the run, as checkpoint.json says."""
+    try:
+        total_step = json.loads(file.read_bytes())["total_step"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        total_step = None
+    if type(total_step) is not int:
+        raise UserError(
+            found=f"no readable checkpoint.json in {file.parent}",
+            expected="a checkpoint with its total_step",
+            fix="remove that folder to use the checkpoint before it, or name another one",
+        )
+    return total_step
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -37,7 +37,7 @@ RULES = {
     "bert_lamb/data": ({"numpy", "torch"}, {"bert_lamb.data", "bert_lamb.shards"}),
     "bert_lamb/model": ({"torch", "transformers"}, {"bert_lamb.model"}),
     "bert_lamb/squad": (
-        {"torch", "transformers", "tokenizers", "numpy", "safetensors"},
+        {"torch", "transformers", "tokenizers", "numpy", "safetensors", "regex"},
         {"bert_lamb", "bert_lamb.squad", "bert_lamb.config", "bert_lamb.run_dir"},
     ),
     "bert_lamb/engine": (

@@ -9,13 +9,13 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -99,42 +99,118 @@ def _flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def read_meta(directory: Path) -> dict[str, Any]:
+    """checkpoint.json, of this version and with everything that reading needs; raises UserError."""
+    file = directory / META_FILE
+    try:
+        meta = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            found=f"no readable {META_FILE} in {directory}",
+            expected="a checkpoint folder",
+            fix="name a folder under the run's checkpoints/",
+        ) from error
+    version = meta.get("format_version") if isinstance(meta, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            found=f"checkpoint format version {version} in {directory}",
+            expected=f"version {FORMAT_VERSION}",
+            fix="use the version of bert_lamb that wrote it",
+        )
+    wrong = [name for name, is_right in META_FIELDS.items() if not is_right(meta.get(name))]
+    if wrong:
+        raise UserError(
+            found=f"{wrong[0]}={str(meta.get(wrong[0]))[:60]!r} in {file}",
+            expected="what save_checkpoint writes there",
+            fix="use an earlier checkpoint",
+        )
+    return dict(meta)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_position(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {field.name for field in fields(Position)}
+        and isinstance(value["phase"], str)
+        and _is_count(value["step"])
+        and _is_count(value["optimizer_step"])
+        and isinstance(value["loss_scale"], int | float | None)
+    )
+
+
+def _is_mapping_of(value: Any, is_right: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and len(value) > 0 and all(is_right(one) for one in value.values())
+
+
+META_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "position": _is_position,
+    "tensor_kinds": lambda kinds: isinstance(kinds, list) and "weight" in kinds and all(type(k) is str for k in kinds),
+    "shapes": lambda shapes: _is_mapping_of(shapes, lambda s: isinstance(s, list) and all(map(_is_count, s))),
+    "files": lambda files: _is_mapping_of(files, _is_count) and all(Path(name).name == name for name in files),
+}
+
+
 class Checkpoint:
     """A complete checkpoint folder, opened for reading; raises UserError when it is damaged or of another version."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        try:
-            self.meta: dict[str, Any] = json.loads((directory / META_FILE).read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(
-                found=f"no readable {META_FILE} in {directory}",
-                expected="a checkpoint folder",
-                fix="name a folder under the run's checkpoints/",
-            ) from error
-        if self.meta.get("format_version") != FORMAT_VERSION:
-            raise UserError(
-                found=f"checkpoint format version {self.meta.get('format_version')} in {directory}",
-                expected=f"version {FORMAT_VERSION}",
-                fix="use the version of bert_lamb that wrote it",
-            )
+        self.meta = read_meta(directory)
         self.position = Position(**self.meta["position"])
         self.shapes = {name: torch.Size(shape) for name, shape in self.meta["shapes"].items()}
         self._where: dict[tuple[str, str], list[tuple[int, int, str, str]]] = defaultdict(list)
+        self._check_files()
+        for file in self.meta["files"]:
+            self._list_fragments(file)
+        self._check_if_complete()
+
+    def _check_files(self) -> None:
+        """The ranks' files are those that checkpoint.json names, no less and no more, each of its size."""
         for file, num_bytes in self.meta["files"].items():
-            path = directory / file
-            if not path.exists() or path.stat().st_size != num_bytes:
-                size = f"{path.stat().st_size} bytes" if path.exists() else "nothing"
+            path = self.directory / file
+            if not path.is_file() or path.stat().st_size != num_bytes:
+                size = f"{path.stat().st_size} bytes" if path.is_file() else "nothing"
                 raise UserError(
                     found=f"{size} at {path}", expected=f"{num_bytes} bytes", fix="use an earlier checkpoint"
                 )
+        strangers = sorted(
+            {path.name for path in self.directory.glob("rank-*.safetensors")} - self.meta["files"].keys()
+        )
+        if strangers:
+            raise UserError(
+                found=f"{self.directory / strangers[0]}, which {META_FILE} does not name",
+                expected=f"the files of {len(self.meta['files'])} ranks",
+                fix="remove it if it came from another checkpoint, or use an earlier one",
+            )
+
+    def _list_fragments(self, file: str) -> None:
+        """Note where each fragment of a rank's file is."""
+        path = self.directory / file
+        try:
             with safe_open(path, framework="pt") as opened:
-                for key in opened.keys():  # noqa: SIM118 (safe_open is no dict)
-                    kind, name, start = key.rsplit("/", 2)
-                    begin = int(start)
-                    numel = opened.get_slice(key).get_shape()[0]
-                    self._where[kind, name].append((begin, begin + numel, file, key))
-        self._check_if_complete()
+                slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (safe_open is no dict)
+                found = {key: (one.get_shape(), one.get_dtype()) for key, one in slices.items()}
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                found=f"{path} that cannot be read as safetensors ({' '.join(str(error).split())})",
+                expected="what a rank wrote there",
+                fix="use an earlier checkpoint",
+            ) from error
+        for key, (shape, dtype) in found.items():
+            kind, _, rest = key.partition("/")
+            name, _, start = rest.rpartition("/")
+            is_known = kind in self.meta["tensor_kinds"] and name in self.shapes and start.isdecimal()
+            if not is_known or len(shape) != 1 or dtype != "F32":
+                raise UserError(
+                    found=f"{key} ({dtype}, {len(shape)}-dimensional) in {path}",
+                    expected=f"fp32 fragments of the parameters that {META_FILE} names",
+                    fix="use an earlier checkpoint",
+                )
+            self._where[kind, name].append((int(start), int(start) + shape[0], file, key))
 
     def read(self, kind: str, name: str, start: int, numel: int) -> Tensor:
         """Elements start..start+numel of the flattened parameter `name`; kind is "weight" or a moment. [numel] fp32."""
@@ -170,12 +246,11 @@ class Checkpoint:
     def _check_if_complete(self) -> None:
         for name, shape in self.shapes.items():
             for kind in self.meta["tensor_kinds"]:
-                position = 0
+                position, is_sound = 0, True
                 for begin, end, *_ in sorted(self._where[kind, name]):
-                    if begin != position:
-                        break
-                    position = end
-                if position != shape.numel():
+                    is_sound = is_sound and begin == position
+                    position = end if is_sound else position
+                if not is_sound or position != shape.numel():
                     raise UserError(
                         found=f"{position} of {shape.numel()} elements of {kind} of {name} in {self.directory}",
                         expected="all of them, once",

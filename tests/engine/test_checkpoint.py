@@ -5,9 +5,11 @@ ignored, sizes not compared.
 """
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bert_lamb.engine import checkpoint as module
 from bert_lamb.engine.checkpoint import Checkpoint, Position, hand_over, save_checkpoint
@@ -105,12 +107,70 @@ def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypat
         (lambda f: (f / "rank-00001-of-00002.safetensors").unlink(), "found nothing at"),
         (lambda f: truncate(f / "rank-00000-of-00002.safetensors"), "bytes at"),
         (lambda f: drop_file(f, "rank-00001-of-00002.safetensors"), "4 of 15 elements of weight of a.weight"),
+        (lambda f: (f / "checkpoint.json").write_bytes(b"\xff\xfe{"), "no readable checkpoint.json"),
+        (lambda f: (f / "checkpoint.json").write_text("[" * 100_000), "no readable checkpoint.json"),
+        (lambda f: (f / "checkpoint.json").write_text("[]"), "format version None"),
+        (
+            lambda f: edit_meta(f, position=None),
+            r"position='None' in .*checkpoint\.json; expected what save_checkpoint",
+        ),
+        (lambda f: edit_meta(f, position={"phase": "phase1"}), "position="),
+        (
+            lambda f: edit_meta(f, position={"phase": "p", "step": "7", "optimizer_step": 7, "loss_scale": None}),
+            "position=",
+        ),
+        (lambda f: edit_meta(f, shapes={}), "shapes="),
+        (lambda f: edit_meta(f, shapes={"a.weight": "3x5"}), "shapes="),
+        (lambda f: edit_meta(f, shapes={"a.weight": [3, -5]}), "shapes="),
+        (lambda f: edit_meta(f, files=["rank-00000-of-00002.safetensors"]), "files="),
+        (lambda f: edit_meta(f, files={"../elsewhere.safetensors": 7}), "files="),
+        (lambda f: edit_meta(f, tensor_kinds="weight"), "tensor_kinds="),
+        (lambda f: edit_meta(f, tensor_kinds=["exp_avg"]), "tensor_kinds="),
+        (
+            lambda f: edit_meta(f, tensor_kinds=["weight", "exp_avg", "exp_avg_sq", "momentum"]),
+            "0 of 15 elements of momentum",
+        ),
+        (lambda f: edit_meta(f, tensor_kinds=["weight"]), "exp_avg.*expected fp32 fragments"),
+        (lambda f: edit_meta(f, shapes={"a.weight": [3, 5]}), "b.bias.*expected fp32 fragments"),
+        (lambda f: edit_meta(f, shapes={**meta(f)["shapes"], "c": [2]}), "0 of 2 elements of weight of c"),
+        (lambda f: rewrite(f, lambda t: {**t, "weight/b.bias/first": t["weight/b.bias/0"]}), "b.bias/first"),
+        (
+            lambda f: rewrite(f, lambda t: {**t, "weight/b.bias/2": t["weight/b.bias/0"][:2]}),
+            "elements of weight of b.bias",
+        ),
+        (lambda f: rewrite(f, lambda t: {n: v.half() for n, v in t.items()}), "F16, 1-dimensional"),
+        (
+            lambda f: rewrite(f, lambda t: {**t, "weight/b.bias/0": t["weight/b.bias/0"].view(2, 2)}),
+            "F32, 2-dimensional",
+        ),
+        (lambda f: overwrite(f / "rank-00000-of-00002.safetensors"), "rank-00000.* that cannot be read as safetensors"),
+        (
+            lambda f: shutil.copy(f / "rank-00000-of-00002.safetensors", f / "rank-00002-of-00004.safetensors"),
+            "rank-00002-of-00004.safetensors, which checkpoint.json does not name; expected the files of 2 ranks",
+        ),
     ],
 )
 def test_damage_is_refused(folder, damage, message):
     damage(folder)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as refusal:
         Checkpoint(folder)
+    assert "\n" not in str(refusal.value)
+
+
+def meta(folder):
+    return json.loads((folder / "checkpoint.json").read_text())
+
+
+def rewrite(folder, change):
+    """Rank 0's file with other tensors, its size put right."""
+    file = folder / "rank-00000-of-00002.safetensors"
+    save_file({name: value.clone() for name, value in change(load_file(file)).items()}, file)
+    edit_meta(folder, files={**meta(folder)["files"], file.name: file.stat().st_size})
+
+
+def overwrite(file):
+    """The same size, as when blocks of a disk are lost."""
+    file.write_bytes(bytes(file.stat().st_size))
 
 
 def edit_meta(folder, **changes):
@@ -126,6 +186,7 @@ def drop_file(folder, name):
     """Lost together with its entry, as when a rank's folder was never copied."""
     meta = json.loads((folder / "checkpoint.json").read_text())
     meta["files"].pop(name)
+    (folder / name).unlink()
     edit_meta(folder, files=meta["files"])
 
 

@@ -8,6 +8,8 @@ import torch
 from squad_material import CHARACTERS, SPECIAL_TOKENS, WORDS, squad_json, tiny_config, where_questions
 from transformers import BertModel, BertTokenizer
 
+from bert_lamb.squad.tokenizer import WordPieces, read_tokenizer
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -23,6 +25,12 @@ def tokenizer(tmp_path_factory) -> BertTokenizer:
     entries = dict.fromkeys([*SPECIAL_TOKENS, *CHARACTERS, *(f"##{one}" for one in CHARACTERS), *WORDS])
     file.write_text("\n".join(entries) + "\n", encoding="utf-8")
     return BertTokenizer(vocab=str(file), do_lower_case=True)
+
+
+@pytest.fixture(scope="session")
+def pieces(encoder_dir) -> WordPieces:
+    """The same tokenizer as our own path reads it."""
+    return read_tokenizer(encoder_dir)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from bert_lamb.config import IfExists, InitialWeights, Precision, SquadConfig
 from bert_lamb.errors import UserError
 from bert_lamb.squad import command
 from bert_lamb.squad.command import squad
+from bert_lamb.squad.output_dir import plain_config, write_json
 
 
 @pytest.fixture
@@ -150,6 +151,65 @@ def test_a_restart_that_is_refused_deletes_nothing(quick):
     assert (Path(quick.output_dir) / "model" / "model.safetensors").is_file()
 
 
+def blank_context(content):
+    content["data"][0]["paragraphs"][0]["context"] = " \u200b\n"
+    content["data"][0]["paragraphs"][0]["qas"][0]["answers"] = [{"text": "\u200b", "answer_start": 1}]
+
+
+def mute_question(content):
+    content["data"][0]["paragraphs"][0]["qas"][0]["question"] = "\u200e"
+
+
+@pytest.mark.parametrize("spoil", [blank_context, mute_question])
+@pytest.mark.parametrize("which", ["train_file", "eval_file"])
+def test_both_files_are_judged_before_training_and_before_an_old_result_goes(
+    quick, tmp_path, monkeypatch, spoil, which
+):
+    folder = Path(quick.output_dir)
+    folder.mkdir()
+    for name in ("squad_config.json", "scores.json"):
+        (folder / name).write_text("{}")
+    content = squad_json(where_questions())
+    spoil(content)
+    (tmp_path / "spoilt.json").write_text(json.dumps(content))
+    monkeypatch.setattr(command, "fine_tune", lambda *args, **kwargs: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="has no tokens"):
+        squad(replace(quick, if_exists=IfExists.restart, **{which: str(tmp_path / "spoilt.json")}))
+    assert (folder / "scores.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "version https://git-lfs.github.com/spec/v1"])
+@pytest.mark.parametrize("name", ["squad_config.json", "scores.json"])
+def test_resume_refuses_a_damaged_output_by_its_file(quick, name, content):
+    folder = Path(quick.output_dir)
+    folder.mkdir()
+    write_json(folder / "squad_config.json", plain_config(quick))
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=name):
+        squad(replace(quick, if_exists=IfExists.resume))
+
+
+def test_questions_inside_the_output_folder_are_not_deleted(quick):
+    folder = Path(quick.output_dir)
+    shutil.copytree(quick.model_dir, folder / "model")
+    (folder / "squad_config.json").write_text("{}")
+    shutil.copy(quick.eval_file, folder / "model" / "questions.json")
+    with pytest.raises(UserError, match="inside output_dir"):
+        squad(replace(quick, eval_file=str(folder / "model" / "questions.json"), if_exists=IfExists.restart))
+    assert (folder / "model" / "questions.json").exists()
+
+
+def test_much_that_the_vocabulary_lacks_is_said(quick, tmp_path, capsys):
+    examples = [replace(one, question="ж ж ж ж ж ж") for one in where_questions()]
+    (tmp_path / "foreign.json").write_text(json.dumps(squad_json(examples)))
+    squad(replace(quick, eval_file=str(tmp_path / "foreign.json")))
+    out = capsys.readouterr().out
+    assert "eval: 3" in out
+    assert "of the tokens are [UNK]" in out
+    assert "train: 8 questions" in out
+    assert "train: 3" not in out
+
+
 def test_resume_refuses_other_bytes_under_the_same_name(quick, questions_file):
     squad(quick)
     questions_file.write_text(json.dumps(squad_json(where_questions()[:4])), encoding="utf-8")
@@ -219,12 +279,12 @@ def without_a_layer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (without("config.json"), "no config.json"),
+        (without("config.json"), r"no file .*config\.json"),
         (without("model.safetensors"), "no .*safetensors"),
         (without_vocabulary, "no vocabulary"),
         (of_another_kind, "model_type 'gpt2'"),
         (with_broken_config, "not json"),
-        (with_few_embeddings, "a tokenizer of .* entries with a model of 50"),
+        (with_few_embeddings, "token ids up to .* with vocab_size=50"),
         (without_a_layer, r"without 16 weights, such as bert\.encoder\.layer\.1"),
     ],
 )

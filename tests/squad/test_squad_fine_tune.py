@@ -19,10 +19,10 @@ from bert_lamb.squad.fine_tune import batch_indices, fine_tune, linear_warmup_de
 
 
 @pytest.fixture
-def material(tokenizer):
+def material(tokenizer, pieces):
     """A model, features of several lengths and their labels."""
     examples = where_questions()
-    features = make_features(examples, tokenizer, max_seq_length=14, doc_stride=3, max_query_length=5)
+    features = make_features(examples, pieces, max_seq_length=14, doc_stride=3, max_query_length=5)
     positions = [answer_positions(feature, examples[feature.example_index].answers[0]) for feature in features]
     torch.manual_seed(1)
     return BertForQuestionAnswering(tiny_config(tokenizer)), features, positions

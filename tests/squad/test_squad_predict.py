@@ -25,7 +25,7 @@ LETTERS = [(i, i + 1) for i in range(0, 9, 2)]
 def window(tokens: slice, is_max_context: list[bool]) -> Feature:
     """`[CLS] q [SEP]` and the tokens of CONTEXT; the ids do not matter here."""
     offsets = LETTERS[tokens]
-    return Feature(0, [0] * (len(offsets) + 4), 3, offsets, is_max_context)
+    return Feature(0, [0] * (len(offsets) + 4), 3, np.array(offsets), np.array(is_max_context))
 
 
 def logits(start: list[float], end: list[float]) -> Logits:
@@ -106,9 +106,9 @@ def test_equals_trying_every_span(seed):
     assert [one.text for one in best] == list(dict.fromkeys(texts))
 
 
-def test_gold_labels_as_logits_score_100(tokenizer):
+def test_gold_labels_as_logits_score_100(pieces):
     examples = where_questions()
-    features = make_features(examples, tokenizer, max_seq_length=14, doc_stride=3, max_query_length=5)
+    features = make_features(examples, pieces, max_seq_length=14, doc_stride=3, max_query_length=5)
     assert len(features) > len(examples)
     given = []
     for feature in features:
@@ -125,11 +125,11 @@ def test_gold_labels_as_logits_score_100(tokenizer):
     assert (scores.exact_match, scores.f1) == (100, 100)
 
 
-def test_logits_equal_transformers_run_one_by_one(tokenizer):
+def test_logits_equal_transformers_run_one_by_one(tokenizer, pieces):
     """Sorting, padding and batching must not be seen; 1e-5 is the rounding of fp32 sums of another shape."""
     torch.manual_seed(0)
     model = BertForQuestionAnswering(tiny_config(tokenizer)).eval()
-    features = make_features(where_questions(), tokenizer, max_seq_length=14, doc_stride=3, max_query_length=5)
+    features = make_features(where_questions(), pieces, max_seq_length=14, doc_stride=3, max_query_length=5)
     ours = predict_logits(
         model, features, micro_batch_size=3, pad_token_id=0, device=torch.device("cpu"), autocast_dtype=None
     )
@@ -140,10 +140,10 @@ def test_logits_equal_transformers_run_one_by_one(tokenizer):
             np.testing.assert_allclose(one.end, theirs.end_logits[0].numpy(), atol=1e-5)
 
 
-def test_a_broken_model_is_refused(tokenizer):
+def test_a_broken_model_is_refused(tokenizer, pieces):
     model = BertForQuestionAnswering(tiny_config(tokenizer))
     torch.nn.init.constant_(model.qa_outputs.bias, math.nan)
-    features = make_features(where_questions(), tokenizer, max_seq_length=32, doc_stride=8, max_query_length=8)
+    features = make_features(where_questions(), pieces, max_seq_length=32, doc_stride=8, max_query_length=8)
     with pytest.raises(UserError, match="not finite"):
         predict_logits(
             model, features, micro_batch_size=4, pad_token_id=0, device=torch.device("cpu"), autocast_dtype=None
