@@ -43,7 +43,7 @@ BOILERPLATE_LINE = re.compile(
 
 def clean(document: Document, cleaning: Cleaning) -> tuple[str, str]:
     """(plain text, KEPT), or (an empty text, the reason)."""
-    text = PLAIN_TEXT[document.markup](document.text)
+    text = PLAIN_TEXT[document.markup](document)
     if cleaning.unicode_normalization != "none":
         text = unicodedata.normalize(cleaning.unicode_normalization, text)  # type: ignore[arg-type]
     # Before the boilerplate goes: the line by which a stub calls itself one is among it.
@@ -72,14 +72,14 @@ def without_boilerplate(text: str) -> str:
     return "\n".join(lines)
 
 
-def _plain_text_of_wikitext(markup: str) -> str:
+def _plain_text_of_wikitext(document: Document) -> str:
     from data_prep.documents import wikitext  # mwparserfromhell is loaded where a dump is read
 
-    return wikitext.plain_text(markup)
+    return wikitext.plain_text(document.text, document.namespaces)
 
 
-PLAIN_TEXT: dict[str, Callable[[str], str]] = {
-    PLAIN: lambda text: text,
+PLAIN_TEXT: dict[str, Callable[[Document], str]] = {
+    PLAIN: lambda document: document.text,
     WIKITEXT: _plain_text_of_wikitext,
-    MARKDOWN: markdown.plain_text,
+    MARKDOWN: lambda document: markdown.plain_text(document.text),
 }

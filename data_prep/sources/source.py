@@ -34,6 +34,7 @@ class Document:
     key: str  # unique within its source, and lasting
     text: str
     markup: str = PLAIN  # or WIKITEXT or MARKDOWN, which the worker turns into plain text
+    namespaces: tuple[tuple[str, int], ...] = ()  # of WIKITEXT: names and numbers, as the head of its dump gives them
 
 
 @dataclass(frozen=True)
