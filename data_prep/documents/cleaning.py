@@ -7,9 +7,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from data_prep.documents import markdown
+from data_prep.documents import extracted, markdown
 from data_prep.settings import Cleaning
-from data_prep.sources import MARKDOWN, PLAIN, WIKITEXT, Document
+from data_prep.sources import EXTRACTED, MARKDOWN, PLAIN, WIKITEXT, Document
 
 KEPT = ""
 TOO_SHORT = "too_short"  # fewer characters or words of plain text than asked for
@@ -81,5 +81,6 @@ def _plain_text_of_wikitext(document: Document) -> str:
 PLAIN_TEXT: dict[str, Callable[[Document], str]] = {
     PLAIN: lambda document: document.text,
     WIKITEXT: _plain_text_of_wikitext,
+    EXTRACTED: lambda document: extracted.plain_text(document.text),
     MARKDOWN: lambda document: markdown.plain_text(document.text),
 }

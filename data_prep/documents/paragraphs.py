@@ -82,7 +82,7 @@ def _joined_lines(rendered: str, unclosed_link: re.Pattern[str]) -> Iterator[str
 def _without_markup(line: str, unclosed_link: re.Pattern[str]) -> str:
     """A line without the marks of style and what the parser could not make out."""
     if "''" in line:
-        line = _without_quotes(line)
+        line = without_quotes(line)
     if "[[" in line:
         line = unclosed_link.sub(HOLE, line)
     if "<" in line:
@@ -93,7 +93,7 @@ def _without_markup(line: str, unclosed_link: re.Pattern[str]) -> str:
     return line.replace(LITERAL, "").replace(INDENT, "")
 
 
-def _without_quotes(line: str) -> str:
+def without_quotes(line: str) -> str:
     """Italics are two apostrophes, bold is three, both are five; what there is more, is text, as in MediaWiki.
 
     Where both are left open at the line's end, one bold mark is italics and an apostrophe: ''Eagle'''s.

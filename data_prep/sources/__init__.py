@@ -9,12 +9,23 @@ is skipped here.
 from collections.abc import Iterator
 
 from data_prep.sources.hub import HuggingFace
-from data_prep.sources.source import MARKDOWN, PLAIN, WIKITEXT, Document, Kind, Source, Stretch
+from data_prep.sources.source import EXTRACTED, MARKDOWN, PLAIN, WIKITEXT, Document, Kind, Source, Stretch
 from data_prep.sources.tables import Arrow, JsonLines, Parquet
 from data_prep.sources.text import Markdown, Text
 from data_prep.sources.wikipedia import MediaWiki, Wikiextractor
 
-__all__ = ["KINDS", "MARKDOWN", "PLAIN", "WIKITEXT", "Document", "Kind", "Source", "Stretch", "read_documents"]
+__all__ = [
+    "EXTRACTED",
+    "KINDS",
+    "MARKDOWN",
+    "PLAIN",
+    "WIKITEXT",
+    "Document",
+    "Kind",
+    "Source",
+    "Stretch",
+    "read_documents",
+]
 
 KINDS: dict[str, Kind] = {
     "text": Text(),

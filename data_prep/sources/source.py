@@ -6,7 +6,7 @@ from typing import Protocol
 
 from bert_lamb.errors import UserError
 
-PLAIN, WIKITEXT, MARKDOWN = "plain", "wikitext", "markdown"
+PLAIN, WIKITEXT, EXTRACTED, MARKDOWN = "plain", "wikitext", "extracted", "markdown"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Document:
 
     key: str  # unique within its source, and lasting
     text: str
-    markup: str = PLAIN  # or WIKITEXT or MARKDOWN, which the worker turns into plain text
+    markup: str = PLAIN  # or another, which the worker turns into plain text
     namespaces: tuple[tuple[str, int], ...] = ()  # of WIKITEXT: names and numbers, as the head of its dump gives them
 
 

@@ -22,7 +22,7 @@ from data_prep.sources.files import (
     unpack_bz2,
     whole_file,
 )
-from data_prep.sources.source import WIKITEXT, Document, Source, Stretch
+from data_prep.sources.source import EXTRACTED, WIKITEXT, Document, Source, Stretch
 
 BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")  # each stream begins so; ten bytes that do not come by chance
 PARSER_BYTES = 1 << 18
@@ -55,7 +55,7 @@ class Wikiextractor:
                 document, lines = (match["id"], html.unescape(match["title"])), []
             elif line == "</doc>" and document is not None:
                 has_title = bool(lines) and html.unescape(lines[0]).strip() == document[1].strip()
-                yield Document(document[0], html.unescape("\n".join(lines[has_title:])))
+                yield Document(document[0], html.unescape("\n".join(lines[has_title:])), EXTRACTED)
                 document = None
             elif document is not None:
                 lines.append(line)
