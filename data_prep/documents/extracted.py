@@ -8,7 +8,7 @@ import html
 import re
 from collections.abc import Iterator
 
-from data_prep.documents.headings import MAX_WORDS, is_english, is_heading, is_without_verb
+from data_prep.documents.headings import MAX_CHARACTERS, MAX_WORDS, is_english, is_heading, is_without_verb
 from data_prep.documents.paragraphs import ADDRESS, BEHAVIOR_SWITCH, TABLE_LINE, TAG, UNPARSED, without_quotes
 from data_prep.documents.tidy import HOLE, tidy
 
@@ -43,7 +43,9 @@ def is_furniture(line: str, *, is_last: bool, english: bool) -> bool:
     """Whether a cleaned line is no running text: a heading, an entry of a list or a table, a lone address."""
     if ADDRESS.fullmatch(line) or LIST_MARK.match(line):
         return True
-    if SENTENCE_END.search(line):
+    if len(line) > MAX_CHARACTERS:
+        return False
+    if SENTENCE_END.search(line[-8:]):
         return is_heading(line, is_last=is_last, has_english_verbs=english)
     return is_without_verb(line, max_words=MAX_WORDS if english else MAX_WORDS_OF_AN_ENTRY)
 
@@ -53,8 +55,17 @@ def _cleaned_lines(text: str) -> Iterator[str]:
         if "<" in paragraph:
             paragraph = LINE_BREAK.sub("\n", NOTE.sub(HOLE, paragraph))
         for line in paragraph.split("\n"):
-            if not TABLE_LINE.match(line) and not line.lstrip().startswith("{|") and not HEADING_MARKUP.fullmatch(line):
+            if not _is_table_or_heading(line):
                 yield _cleaned(line)
+
+
+def _is_table_or_heading(line: str) -> bool:
+    start = line.lstrip()[:2]
+    return (
+        start == "{|"
+        or (start[:1] in ("|", "!") and TABLE_LINE.match(line) is not None)
+        or ("==" in line and HEADING_MARKUP.fullmatch(line) is not None)
+    )
 
 
 def _cleaned(line: str) -> str:
@@ -72,7 +83,8 @@ def _cleaned(line: str) -> str:
         line = TAG.sub("", line)
     if "''" in line:
         line = without_quotes(line)
-    line = UNPARSED.sub("", line)
+    if "[" in line or "]" in line or "{" in line or "}" in line:
+        line = UNPARSED.sub("", line)
     if "&" in line:
         line = ENTITY.sub(lambda match: html.unescape(match[0]), line)
     return tidy(line)

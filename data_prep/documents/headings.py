@@ -8,6 +8,7 @@ lost. The verbs are English; of texts in other languages only lines of one word 
 import re
 
 MAX_WORDS = 8
+MAX_CHARACTERS = 100
 # Sections without running text of their own, which may also end an article.
 LAST_HEADINGS = frozenset(
     {
@@ -53,8 +54,8 @@ ENDS_WITHIN = re.compile(r"[.!?…]\s+\S|[;:]\s|\.\.|[.!?]$")
 
 def is_english(text: str) -> bool:
     """Whether a text has as many of the commonest words as English has, and other languages have not."""
-    words = text.lower().split()
-    return sum(word in COMMON_WORDS for word in words) * 10 >= len(words)
+    words = text[:1000].lower().split()
+    return sum(map(COMMON_WORDS.__contains__, words)) * 10 >= len(words)
 
 
 def is_heading(line: str, *, is_last: bool, has_english_verbs: bool) -> bool:

@@ -6,7 +6,8 @@ import re
 
 HOLE = "\x02"  # stands where something was left out, until the line is tidied up
 
-BRACKETS = re.compile(r"(\w?)([(（])([^()（）]*)([)）])")
+BRACKETS = re.compile(r"([(（])([^()（）]*)([)）])")
+EMPTIED = re.compile(r"\((?=[ ,;:)])")  # quick to look for
 SEPARATOR = re.compile(r"([,;，；])")
 # A part of a bracket that only announces what is gone: "Greek:", "pronounced", "or".
 ANNOUNCEMENT = re.compile(
@@ -23,20 +24,29 @@ SPACE_AFTER_BRACKET = re.compile(r"\( +")
 
 def tidy(line: str) -> str:
     """The line without what only stood around holes, with single spaces; its words are not touched."""
-    if "(" in line or "（" in line:
+    has_holes = HOLE in line
+    is_emptied = "(" in line and (EMPTIED.search(line) or " )" in line or ",)" in line or ";)" in line)
+    if has_holes or is_emptied:
         line = BRACKETS.sub(_without_empty_parts, line)
-    line = EMPTY_SQUARE_BRACKETS.sub("", line)
-    if HOLE in line:
+    if "[" in line:
+        line = EMPTY_SQUARE_BRACKETS.sub("", line)
+    if has_holes:
         line = ORPHANED_MARK.sub("", DOUBLED_MARK.sub(r"\1", line)).replace(HOLE, "")
-    line = " ".join(line.split())
-    return SPACE_BEFORE_MARK.sub(r"\1", SPACE_AFTER_BRACKET.sub("(", line))
+    line = line.strip()
+    if "  " in line or not line.isprintable():  # the common space is the only printable one
+        line = " ".join(line.split())
+    if is_emptied:
+        line = SPACE_AFTER_BRACKET.sub("(", line)
+    if has_holes or is_emptied or " ," in line or " ." in line:
+        line = SPACE_BEFORE_MARK.sub(r"\1", line)
+    return line
 
 
 def _without_empty_parts(match: re.Match[str]) -> str:
     """A bracket without the parts between commas and semicolons that hold nothing any more; "" if none is left."""
-    before, opening, inside, closing = match.groups()
-    if not inside:
-        return match.group() if before else ""  # "f()" is a function, "()" behind a space was something
+    opening, inside, closing = match.groups()
+    if not inside:  # "f()" is a function, "()" behind a space was something
+        return match.group() if match.string[max(0, match.start() - 1) : match.start()].isalnum() else ""
     if HOLE not in inside and inside[0] not in " ,;:，；" and inside[-1] not in " ,;，；":
         return match.group()
     pieces = SEPARATOR.split(inside)
@@ -47,7 +57,7 @@ def _without_empty_parts(match: re.Match[str]) -> str:
             continue
         kept += [pieces[number - 1] if kept else "", part]
     words = "".join(kept).strip(" \x02").lstrip(" ,;:")
-    return f"{before}{opening}{words}{closing}" if words else before
+    return f"{opening}{words}{closing}" if words else ""
 
 
 def _is_empty(part: str) -> bool:
