@@ -15,7 +15,8 @@ BREAK = "\x01"  # a paragraph ends here
 RAISED = "\x03"  # what follows is set higher
 LITERAL = "\x04"  # the next character is text, whatever it looks like
 INDENT = "\x05"  # in a line that begins with a colon
-MARKS = re.compile("[\x00-\x05]")  # taken from the markup before any is set
+LOWERED = "\x06"  # what follows is set lower
+MARKS = re.compile("[\x00-\x06]")  # taken from the markup before any is set
 
 LIKE_MARKUP = re.compile(r"[<>\[\]{}|'!_]")
 BEHAVIOR_SWITCH = re.compile(r"__[A-Z]+__")
@@ -32,6 +33,7 @@ TABLE_START, TABLE_END = re.compile(r"[\s:\x02]*\{\|"), re.compile(r"\s*\|\}")
 TABLE_LINE = re.compile(r"\s*\||\s*!.*(?:!!|\||=)")  # "!Kung" is no head of a column
 ADDRESS = re.compile(r"(?:https?|ftp)://\S+")
 RAISED_NUMBER = re.compile(r"(?<=\d)\x03(?=[\-−+–]?\d)")
+LOWERED_NUMBER = re.compile(r"(?<=\d)\x06(?=\d)")
 
 
 def literal(text: str) -> str:
@@ -88,8 +90,8 @@ def _without_markup(line: str, unclosed_link: re.Pattern[str]) -> str:
     if "<" in line:
         line = TAG.sub("", line)
     line = UNPARSED.sub("", BEHAVIOR_SWITCH.sub("", line))
-    if RAISED in line:
-        line = RAISED_NUMBER.sub("^", line).replace(RAISED, "")
+    if RAISED in line or LOWERED in line:  # else 10<sup>9</sup> would be 109
+        line = LOWERED_NUMBER.sub("_", RAISED_NUMBER.sub("^", line)).replace(RAISED, "").replace(LOWERED, "")
     return line.replace(LITERAL, "").replace(INDENT, "")
 
 
@@ -106,7 +108,9 @@ def without_quotes(line: str) -> str:
     def text_of(match: re.Match[str]) -> str:
         nonlocal has_possessive
         length = len(match.group())
-        is_within_word = line[: match.start()][-1:].isalnum() and line[match.end() :][:1].isalpha()
+        is_within_word = (
+            line[max(0, match.start() - 1) : match.start()].isalnum() and line[match.end() : match.end() + 1].isalpha()
+        )
         if length == 3 and has_possessive and is_within_word:
             has_possessive = False
             return "'"

@@ -17,7 +17,7 @@ from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Node, Tag, Template
 from mwparserfromhell.wikicode import Wikicode
 
 from data_prep.documents import templates
-from data_prep.documents.paragraphs import BREAK, INDENT, LIST, MARKS, RAISED, literal, paragraphs
+from data_prep.documents.paragraphs import BREAK, INDENT, LIST, LOWERED, MARKS, RAISED, literal, paragraphs
 from data_prep.documents.tidy import HOLE
 from data_prep.documents.wiki_names import CATEGORY, ENGLISH_NAMESPACES, FILE, LANGUAGE_CODES, MEDIA, SISTER_PROJECTS
 
@@ -101,6 +101,8 @@ class _Renderer:
             return literal(self.render(tag.contents))
         if name == "sup":
             return RAISED + self.render(tag.contents)
+        if name == "sub":
+            return LOWERED + self.render(tag.contents)
         if name == "poem":
             return BREAK + self.render(tag.contents).replace("\n", BREAK) + BREAK
         if name in LINE_BREAK_TAGS:
