@@ -13,11 +13,11 @@ from data_prep.documents.paragraphs import ADDRESS, BEHAVIOR_SWITCH, TABLE_LINE,
 from data_prep.documents.tidy import HOLE, tidy
 
 LINE_BREAK = re.compile(r"<(?:br|hr|p|/p|div|/div)\b[^<>]*>", re.IGNORECASE)
-NOTE = re.compile(r"<ref\b(?:[^<>]*/>|[^<>]*>.*?</ref>)", re.IGNORECASE)
+NOTE = re.compile(r"<ref\b(?:[^<>]*/>|[^<>]*>(?:(?!<ref\b).)*?</ref>)", re.IGNORECASE)
 PLACEHOLDER = re.compile(r"\b(?:formula|codice|math)_\d+")
 FILE_LINK = re.compile(r"\[\[\s*(?:file|image|category|media)\s*:[^\[\]]*(?:\]\]|$)", re.IGNORECASE)
 LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
-ADDRESS_LINK = re.compile(r"\[(?:https?:|ftp:)?//[^\s\]]+(?:\s+([^\]]*))?\]")
+ADDRESS_LINK = re.compile(r"\[(?:https?:|ftp:)?//[^\s\]]+(?:\s+([^\[\]]*))?\]")
 TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 # Marks of newer versions: "Section::::History.", "BULLET::::- an item".
 MARKED = re.compile(r"(Section|BULLET|NUMBERED|INDENT)::::(?:[-*#:]|\d+\.)?\s*")

@@ -15,7 +15,10 @@ from markdown_it.token import Token
 PARSER = MarkdownIt("commonmark").enable("table")
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:[\w-]+[ \t]*:.*\n|[ \t]+.*\n|-[ \t].*\n|#.*\n)+(?:---|\.\.\.)[ \t]*\n")
 FOOTNOTE_MARK = re.compile(r"\[\^[^\]\s]+\]:?")
-HTML = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1>|</?[a-zA-Z][^<>]*>|<!--.*", re.DOTALL | re.IGNORECASE)
+HTML = re.compile(
+    r"<!--.*?-->|<(script|style)\b(?:(?!<(?:script|style)\b).)*?</\1>|</?[a-zA-Z][^<>]*>|<!--.*",
+    re.DOTALL | re.IGNORECASE,
+)
 EMPTY_LINE = re.compile(r"\n[ \t]*\n")
 NOT_OF_PROSE = re.compile(r"[={}<>|\\$@#~]|\w\(|;$|::|->", re.MULTILINE)
 ENDS_LIKE_PROSE = re.compile(r"[.!?…,:—][\"'”’)*_]*$")  # noqa: RUF001

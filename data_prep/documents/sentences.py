@@ -22,10 +22,11 @@ REFERENCE = r"\[(?:\d{1,3}|[a-z]|(?:note|nb|n) \d{1,2})\]"
 CLOSING = re.compile(rf"(?:[)\]}}”’»\"']|{REFERENCE})+(?=\s|\Z)|(?:[)\]}}”’»]|{REFERENCE})+(?=[A-Z])")
 CLOSING_APART = re.compile(r"(?:[)\]}”»]|\[\d{1,3}\])+(?=\s|\Z)")
 CLOSING_STARTS = frozenset(")]}”’»\"'[")
+ENDS = (".", "!", "?")
+CLOSING_QUOTES = "”’\"'"
 GOES_ON = re.compile(r"\s*(?:[a-z,;:–—]|\(\d)")
 NEXT_IS_NUMBER = re.compile(r"[(\[\"“]?(?:\d|[IVXLC]+\b(?!\.)|[a-z]?\d)")
 NEXT_IS_NAME = re.compile(r"[(\[\"“‘']?[A-ZÀ-ÖØ-Þ]")
-IN_BRACKETS = re.compile(r"\(\s*[\"“]?[A-Z][^()]*\s[^()]*?([^\s()]+)[.!?][”\"’']*\)\s+(?=[\"“(]?[A-Z])")
 
 TITLES = frozenset(
     "Dr. Mr. Mrs. Ms. Prof. Rev. St. Mt. Ft. Gen. Col. Capt. Lt. Sgt. Maj. Cmdr. Adm. Gov. Sen. Rep. Hon. Pres. Fr. "
@@ -64,7 +65,7 @@ def split_sentences(text: str) -> list[str]:
             for piece in pieces:
                 if stripped := piece.strip():
                     if stripped[0] == "(":
-                        sentences += _cut_after_brackets(stripped)
+                        sentences += map(str.strip, _cut_after_brackets(stripped))
                     else:
                         sentences.append(stripped)
     return sentences
@@ -117,7 +118,12 @@ def _ends_none(last_word: str, following: str) -> bool:
 
 def _cut_after_brackets(sentence: str) -> tuple[str, ...]:
     """(A sentence in brackets.) And the next, which sentencex keeps together."""
-    match = IN_BRACKETS.match(sentence)
-    if match is None or "." in match[1] or len(match[1]) < 2 or f"{match[1]}." in KNOWN:
+    end = sentence.find(")")
+    inside, following = sentence[1:end].rstrip(CLOSING_QUOTES), sentence[end + 1 :]
+    words = inside[-TAIL:].split()
+    is_whole = inside[-1:] in ENDS and NEXT_IS_NAME.match(inside) is not None and "(" not in inside and len(words) > 1
+    if end < 0 or not is_whole or not following[:1].isspace() or not NEXT_IS_NAME.match(following.lstrip()):
         return (sentence,)
-    return (sentence[: match.end()].rstrip(), sentence[match.end() :])
+    if words[-1] in KNOWN or "." in words[-1][:-1] or len(words[-1]) < 3:  # (Mr. Smith of the U.S.) Grant
+        return (sentence,)
+    return (sentence[: end + 1], following)
