@@ -7,9 +7,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from data_prep.documents import markdown, tokenized
+from data_prep.documents import extracted, markdown, tokenized
 from data_prep.settings import Cleaning
-from data_prep.sources import MARKDOWN, PLAIN, TOKENIZED, WIKITEXT, Document
+from data_prep.sources import EXTRACTED, MARKDOWN, PLAIN, TOKENIZED, WIKITEXT, Document
 from data_prep.sources.content import NO_TEXT
 from data_prep.sources.wikitext import UNKNOWN_WORD
 
@@ -47,7 +47,7 @@ BOILERPLATE_LINE = re.compile(
 
 def clean(document: Document, cleaning: Cleaning) -> tuple[str, str]:
     """(plain text, KEPT), or (an empty text, the reason)."""
-    text = PLAIN_TEXT[document.markup](document.text)
+    text = PLAIN_TEXT[document.markup](document)
     if cleaning.unicode_normalization != "none":
         text = unicodedata.normalize(cleaning.unicode_normalization, text)  # type: ignore[arg-type]
     # Before the boilerplate goes: the line by which a stub calls itself one is among it.
@@ -80,15 +80,16 @@ def without_boilerplate(text: str) -> str:
     return "\n".join(lines)
 
 
-def _plain_text_of_wikitext(markup: str) -> str:
+def _plain_text_of_wikitext(document: Document) -> str:
     from data_prep.documents import wikitext  # mwparserfromhell is loaded where a dump is read
 
-    return wikitext.plain_text(markup)
+    return wikitext.plain_text(document.text, document.namespaces)
 
 
-PLAIN_TEXT: dict[str, Callable[[str], str]] = {
-    PLAIN: lambda text: text,
+PLAIN_TEXT: dict[str, Callable[[Document], str]] = {
+    PLAIN: lambda document: document.text,
     WIKITEXT: _plain_text_of_wikitext,
-    MARKDOWN: markdown.plain_text,
-    TOKENIZED: tokenized.plain_text,
+    EXTRACTED: lambda document: extracted.plain_text(document.text),
+    MARKDOWN: lambda document: markdown.plain_text(document.text),
+    TOKENIZED: lambda document: tokenized.plain_text(document.text),
 }

@@ -2,85 +2,173 @@
 
 BERT took "only the text passages" of Wikipedia "and ignores lists, tables, and headers" (Devlin et al. 2019, section
 3.1), and so does this: mwparserfromhell parses, and one walk over its nodes keeps running text only. The library's own
-strip_code keeps list items, table cells and image captions.
+strip_code keeps list items, table cells and image captions, and loses the words that templates stand for.
+
+The walk leaves marks in the text, characters that no XML can hold; paragraphs.py reads them.
 """
 
+import functools
 import re
+from collections.abc import Iterable, Sequence
 
 import mwparserfromhell
-from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Node, Tag, Text, Wikilink
+from mwparserfromhell import nodes
+from mwparserfromhell.nodes import ExternalLink, HTMLEntity, Node, Tag, Template, Text, Wikilink
 from mwparserfromhell.wikicode import Wikicode
 
-DROPPED_TAGS = frozenset({"ref", "references", "table", "gallery", "math", "chem", "score", "timeline"}) | frozenset(
-    {"imagemap", "syntaxhighlight", "source", "pre", "hiero", "graph"}
-)
+from data_prep.documents import templates
+from data_prep.documents.paragraphs import BREAK, INDENT, LIST, LOWERED, MARKS, RAISED, literal, paragraphs
+from data_prep.documents.tidy import HOLE
+from data_prep.documents.wiki_names import CATEGORY, ENGLISH_NAMESPACES, FILE, LANGUAGE_CODES, MEDIA, SISTER_PROJECTS
+
+DROPPED_TAGS = frozenset({"ref", "references", "math", "chem", "ce", "hiero", "score", "templatedata", "indicator"})
+DROPPED_BLOCKS = frozenset({"table", "tr", "td", "th", "gallery", "timeline", "imagemap", "syntaxhighlight"}) | {
+    "source", "pre", "graph", "mapframe", "ol", "ul", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "categorytree",
+}  # fmt: skip
 LIST_TAGS = frozenset({"li", "dt"})  # lines that begin with *, # or ;
 LINE_BREAK_TAGS = frozenset({"br", "hr", "p", "div", "center", "blockquote"})
-DROPPED_LINK_PREFIXES = frozenset({"file", "image", "media", "category"})
-INTERLANGUAGE_PREFIX = re.compile(r"[a-z]{2,3}(-[a-z-]+)?")
+SIMPLE_FORMULA = re.compile(r"[A-Za-z0-9+\-=<>/()., ]{1,30}")  # needs no TeX to be read
 
-LIST_MARK = "\x00"  # begins a line of a list until the lines are looked at; removed from the text beforehand
-BEHAVIOR_SWITCH = re.compile(r"__[A-Z]+__")
-LEFT_OVER_MARKUP = re.compile(r"'{2,}|\[\[|\]\]|\{\{+|\}\}+|</?[a-zA-Z][^<>\n]*>")
-UNPARSED_TABLE_LINE = re.compile(r"\s*(\{\||\|\}|\||!)")
+COMMENT_LINE = re.compile(r"^[ \t]*<!--(?:(?!<!--|-->).)*-->[ \t]*\n", re.MULTILINE | re.DOTALL)
+# Lines of nothing but links to this article in other languages, or to other wikis, whatever those are called.
+INTERLANGUAGE_LINE = re.compile(r"^[ \t]*(?:\[\[[a-z]+(?:-[a-z]+)*:[^\[\]|\n]+\]\][ \t]*)+$", re.MULTILINE)
+LANGUAGE_VARIANT = re.compile(r"[a-z]{2,3}-[a-z-]+")  # zh-min-nan, be-x-old and those to come
+IMAGE_FILE = re.compile(r".+\.(?:jpe?g|png|svg|gif|tiff?|webp|xcf|djvu|pdf|og[agv]|webm|mp3|wav|mid)", re.IGNORECASE)
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # &#xD800; is no character, and UTF-8 cannot write it
-EMPTY_BRACKETS = re.compile(r"\(\s*[,;:]*\s*\)|\[\s*\]")
-SPACES = re.compile(r"[ \t\u00a0]+")
-SPACE_BEFORE_MARK = re.compile(r" +([,.;:)](?:\s|$))")
-SPACE_AFTER_BRACKET = re.compile(r"\([ ,;]+")
 
 
-def plain_text(markup: str) -> str:
-    """The running text of an article, one paragraph a line; an empty string if it has none."""
-    code = mwparserfromhell.parse(markup.replace(LIST_MARK, ""), skip_style_tags=True)
-    lines = (_cleaned(line) for line in _render(code).splitlines())
-    return "\n".join(line for line in lines if line)
+def plain_text(markup: str, namespaces: Sequence[tuple[str, int]] = ()) -> str:
+    """The running text of an article, one paragraph a line; an empty string if it has none.
+
+    namespaces: (name, number) as the dump's <siteinfo> gives them; the English names are known without it.
+    """
+    markup = COMMENT_LINE.sub("", MARKS.sub("", markup))
+    code = mwparserfromhell.parse(INTERLANGUAGE_LINE.sub("", markup), skip_style_tags=True)
+    numbers = _numbers(tuple(namespaces))
+    dropped = tuple(name for name, number in numbers.items() if number in (FILE, CATEGORY, MEDIA))
+    return "\n".join(paragraphs(_Renderer(numbers).render(code), dropped_links=dropped))
 
 
-def _render(code: Wikicode | None) -> str:
-    return "".join(map(_render_node, code.nodes)) if code is not None else ""
+@functools.lru_cache(maxsize=8)
+def _numbers(namespaces: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    return ENGLISH_NAMESPACES | {name.strip().lower(): number for name, number in namespaces if number}
 
 
-def _render_node(node: Node) -> str:
-    """The text a reader sees; nothing for templates, comments, headings and the like."""
-    if isinstance(node, Text):
-        return str(node.value)
-    if isinstance(node, Wikilink):
-        return _render_link(node)
-    if isinstance(node, ExternalLink):
-        return _render(node.title)
-    if isinstance(node, HTMLEntity):
-        return HALF_A_PAIR.sub("\ufffd", str(node.normalize()))
-    if isinstance(node, Tag):
-        name = str(node.tag).strip().lower()
+class _Renderer:
+    """The walk over the nodes of one article."""
+
+    def __init__(self, namespaces: dict[str, int]) -> None:
+        self.namespaces = namespaces
+
+    def render(self, code: Wikicode | None) -> str:
+        return "".join(map(self.render_node, code.nodes)) if code is not None else ""
+
+    def render_node(self, node: Node) -> str:
+        """The text a reader sees; a mark where something is left out."""
+        if isinstance(node, Text):
+            return str(node.value)
+        if isinstance(node, Wikilink):
+            return self.render_link(node)
+        if isinstance(node, Tag):
+            return self.render_tag(node)
+        if isinstance(node, Template):
+            return self.render_template(node)
+        if isinstance(node, ExternalLink):
+            # A reader sees the address only where it stands without brackets.
+            return self.render(node.title if node.brackets else node.url) or HOLE
+        if isinstance(node, HTMLEntity):
+            return literal(HALF_A_PAIR.sub("\ufffd", str(node.normalize())).replace("\n", " "))
+        if isinstance(node, nodes.Heading):
+            return BREAK
+        if isinstance(node, nodes.Argument | nodes.Comment):
+            return ""
+        return HOLE
+
+    def render_tag(self, tag: Tag) -> str:
+        name = str(tag.tag).strip().lower()
+        if name == "math" and tag.contents is not None:
+            formula = str(tag.contents).strip(" \n~.")
+            return literal(formula) if SIMPLE_FORMULA.fullmatch(formula) else HOLE
         if name in DROPPED_TAGS:
-            return ""
+            return HOLE
+        if name in DROPPED_BLOCKS:
+            return BREAK
         if name in LIST_TAGS:
-            return LIST_MARK + _render(node.contents)
+            return LIST + self.render(tag.contents)
+        if name == "dd":
+            return INDENT + self.render(tag.contents)
+        if name == "nowiki":
+            return literal(self.render(tag.contents))
+        if name == "sup":
+            return RAISED + self.render(tag.contents)
+        if name == "sub":
+            return LOWERED + self.render(tag.contents)
+        if name == "poem":
+            return BREAK + self.render(tag.contents).replace("\n", BREAK) + BREAK
         if name in LINE_BREAK_TAGS:
-            return "\n" + _render(node.contents) + "\n"
-        return _render(node.contents)
-    return ""
+            return BREAK + self.render(tag.contents) + BREAK
+        return self.render(tag.contents)
+
+    def render_link(self, link: Wikilink) -> str:
+        """The words of [[target|words]]; files, categories and links to the article in other languages have none."""
+        target = self.render(link.title).strip()
+        prefix, has_prefix, rest = target.partition(":")
+        name = " ".join(prefix.replace("_", " ").split()).lower()
+        if has_prefix and name:
+            number = self.namespaces.get(name)
+            if number in (FILE, CATEGORY, MEDIA) or IMAGE_FILE.fullmatch(rest.strip()):
+                return HOLE
+            if link.text is None and (number is not None or _is_language(prefix)):
+                return HOLE  # [[Template:x]], [[de:x]]: furniture
+            if name in SISTER_PROJECTS:
+                target = rest.rpartition(":")[2]
+        words = self.render(link.text)
+        return words if words else rest if has_prefix and not name else target.lstrip("#")
+
+    def render_template(self, template: Template) -> str:
+        """The words that a template of the table stands for; a mark for any other."""
+        name = " ".join(self.render(template.name).replace("_", " ").split())
+        function, is_call, argument = name.partition(":")
+        if is_call and (change := templates.FUNCTIONS.get(function.strip().lower())):
+            return change(argument.strip()) or HOLE
+        name = name.lower()
+        words = templates.words_for(name)
+        if words is None and name not in templates.QUOTES:
+            return HOLE
+        positional, named = self.arguments_of(template)
+        if words is None:
+            quoted = positional[0] if positional else named.get("text") or named.get("quote") or ""
+            return BREAK + quoted + BREAK
+        text = words(positional, named)
+        return HOLE if text is None else text if positional else literal(text)
+
+    def arguments_of(self, template: Template) -> tuple[list[str], dict[str, str]]:
+        """Positional and named arguments as text on one line; {{x|2=b|1=a}} counts as positional."""
+        positional: dict[int, str] = {}
+        named: dict[str, str] = {}
+        count = 0
+        for parameter in template.params:
+            value = " ".join(self.render(parameter.value).split())
+            if not parameter.showkey:
+                count += 1
+                positional[count] = value
+                continue
+            key = str(parameter.name).strip()
+            if key.isascii() and key.isdecimal() and len(key) < 3:
+                positional[int(key)] = value
+            else:
+                named[key.lower()] = value
+        return _until_empty(positional[number] for number in sorted(positional)), named
 
 
-def _render_link(link: Wikilink) -> str:
-    """The words of [[target|words]]; files, categories and links to the article in other languages have none."""
-    target = str(link.title).strip()
-    prefix, has_prefix, rest = target.partition(":")
-    if has_prefix and prefix:
-        if prefix.strip().lower() in DROPPED_LINK_PREFIXES:
-            return ""
-        if link.text is None and INTERLANGUAGE_PREFIX.fullmatch(prefix):
-            return ""
-    return _render(link.text) if link.text is not None else (target if prefix else rest)
+def _until_empty(values: Iterable[str]) -> list[str]:
+    """Without empty values at the end."""
+    found = list(values)
+    while found and not found[-1]:
+        found.pop()
+    return found
 
 
-def _cleaned(line: str) -> str:
-    """One line tidied up; empty if it belongs to a list or to a table that the parser could not make out."""
-    if LIST_MARK in line or UNPARSED_TABLE_LINE.match(line):
-        return ""
-    line = LEFT_OVER_MARKUP.sub("", BEHAVIOR_SWITCH.sub("", line))
-    line = SPACES.sub(" ", EMPTY_BRACKETS.sub("", line))
-    line = SPACE_BEFORE_MARK.sub(r"\1", SPACE_AFTER_BRACKET.sub("(", line))
-    line = line.strip()
-    return line if any(character.isalnum() for character in line) else ""
+def _is_language(prefix: str) -> bool:
+    """Whether [[prefix:...]] names a language's Wikipedia; upper case (ISO: x) and spaces (Star Trek: x) do not."""
+    return prefix in LANGUAGE_CODES or LANGUAGE_VARIANT.fullmatch(prefix) is not None

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 
 from data_prep.sources.hub import HuggingFace
 from data_prep.sources.listing import list_files
-from data_prep.sources.source import MARKDOWN, PLAIN, TOKENIZED, WIKITEXT, Document, Kind, Source, Stretch
+from data_prep.sources.source import EXTRACTED, MARKDOWN, PLAIN, TOKENIZED, WIKITEXT, Document, Kind, Source, Stretch
 from data_prep.sources.tables import Arrow, JsonLines, Parquet
 from data_prep.sources.text import Markdown, Text
 from data_prep.sources.wikipedia import MediaWiki, Wikiextractor
 from data_prep.sources.wikitext import WikiText
 
 __all__ = [
+    "EXTRACTED",
     "KINDS",
     "MARKDOWN",
     "PLAIN",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-PLAIN, WIKITEXT, MARKDOWN = "plain", "wikitext", "markdown"  # WIKITEXT: the markup of MediaWiki
+PLAIN, WIKITEXT, EXTRACTED, MARKDOWN = "plain", "wikitext", "extracted", "markdown"  # WIKITEXT: MediaWiki's markup
 TOKENIZED = "tokenized"  # the form of the corpus WikiText
 
 
@@ -32,7 +32,8 @@ class Document:
 
     key: str  # unique within its source, and lasting
     text: str
-    markup: str = PLAIN  # or WIKITEXT, MARKDOWN or TOKENIZED, which the worker turns into plain text
+    markup: str = PLAIN  # or another, which the worker turns into plain text
+    namespaces: tuple[tuple[str, int], ...] = ()  # of WIKITEXT: names and numbers, as the head of its dump gives them
 
 
 @dataclass(frozen=True)

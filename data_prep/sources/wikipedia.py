@@ -22,10 +22,11 @@ from data_prep.sources.files import (
     unpack_bz2,
     whole_file,
 )
-from data_prep.sources.source import WIKITEXT, Document, Source, Stretch
+from data_prep.sources.source import EXTRACTED, WIKITEXT, Document, Source, Stretch
 
 BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")  # each stream begins so; ten bytes that do not come by chance
 PARSER_BYTES = 1 << 18
+HEAD_OF_DUMP_BYTES = 1 << 14  # <siteinfo> is some 5 kB
 HEAD_BYTES = 64  # enough to see with what a stream begins
 
 
@@ -55,7 +56,7 @@ class Wikiextractor:
                 document, lines = (match["id"], html.unescape(match["title"])), []
             elif line == "</doc>" and document is not None:
                 has_title = bool(lines) and html.unescape(lines[0]).strip() == document[1].strip()
-                yield Document(document[0], html.unescape("\n".join(lines[has_title:])))
+                yield Document(document[0], html.unescape("\n".join(lines[has_title:])), EXTRACTED)
                 document = None
             elif document is not None:
                 lines.append(line)
@@ -95,8 +96,9 @@ class MediaWiki:
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
         try:
             is_last = stretch.stop == Path(stretch.path).stat().st_size
+            namespaces = _namespaces(Path(stretch.path))
             with _open_stretch(stretch) as stream:
-                yield from _articles(stream, is_first=stretch.start == 0, is_last=is_last)
+                yield from _articles(stream, namespaces, is_first=stretch.start == 0, is_last=is_last)
         except (ElementTree.ParseError, *DAMAGED_ARCHIVE_ERRORS) as error:
             raise UserError(
                 found=f"{stretch.path} that breaks off or is no XML ({error})",
@@ -105,7 +107,31 @@ class MediaWiki:
             ) from error
 
 
-def _articles(stream: IO[bytes], *, is_first: bool, is_last: bool) -> Iterator[Document]:
+def _namespaces(path: Path) -> tuple[tuple[str, int], ...]:
+    """The names and numbers of the dump's namespaces, from the <siteinfo> at its head; none where it has none.
+
+    Every stretch looks there itself, so that it does not matter how the dump was cut.
+    """
+    parser: Any = ElementTree.XMLPullParser(events=("start", "end"))
+    found: list[tuple[str, int]] = []
+    with open_binary(path) as stream:
+        while data := stream.read(HEAD_OF_DUMP_BYTES):
+            parser.feed(data)
+            for event, element in parser.read_events():
+                name = _local_name(element.tag)
+                if (event, name) in (("end", "siteinfo"), ("start", "page")):
+                    return tuple(found)
+                # <namespacealias> is not written by every version.
+                if event == "end" and name in ("namespace", "namespacealias") and element.text:
+                    number = element.get("key") or element.get("id") or ""
+                    if number.removeprefix("-").isdecimal():
+                        found.append((element.text, int(number)))
+    return tuple(found)
+
+
+def _articles(
+    stream: IO[bytes], namespaces: tuple[tuple[str, int], ...], *, is_first: bool, is_last: bool
+) -> Iterator[Document]:
     """The articles among the pages of a stretch; the element around all pages is supplied where it lies elsewhere."""
     parser: Any = ElementTree.XMLPullParser(events=("start", "end"))
     if not is_first:
@@ -128,7 +154,7 @@ def _articles(stream: IO[bytes], *, is_first: bool, is_last: bool) -> Iterator[D
             page_id = next((child.text for child in element if _local_name(child.tag) == "id"), None)
             is_article = page["ns"].text == "0" if "ns" in page else True
             if is_article and "redirect" not in page and "text" in page:
-                yield Document(page_id or "", page["text"].text or "", WIKITEXT)
+                yield Document(page_id or "", page["text"].text or "", WIKITEXT, namespaces)
             root.clear()  # forget the page: memory stays flat over the whole dump
         if not data:
             return

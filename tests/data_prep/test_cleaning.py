@@ -4,6 +4,8 @@ Mutations that must turn it red: < for <= at a bound, a heading kept, a stub's m
 behind a word about Project Gutenberg cut off.
 """
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,6 +64,36 @@ def test_markdown_keeps_running_text():
         "An image of a house, a link http://example.org, an & entity, a *star*.",
         "Last inline words. After a hard break.",
     ]
+
+
+BOOKS = {
+    "an indented line": ("He read:\n\n    Keep away from the moor at night.\n\nHe did.", 3),
+    "an indented verse": ("He read:\n\n    The moor is wide,\n    the night is long.\n\nHe did.", 3),
+    "a line above a rule": ("He left the house at noon.\n---\nShe did not.", 2),
+    "a short heading": ("Chapter One\n---\nShe did not.", 1),
+    "a year": ("1865. The war was over.\n\nShe did not.", 2),
+    "a list": ("1. The first\n2. The second", 2),
+    "a fence as an ornament": ("One is here.\n\n~~~\n\nHe went on to the town.\n\nThen she left the house.\n", 3),
+    "code": ("One is here.\n\n```\nfor word in words: print(word)\n```\n\n    x = y(z)\n", 1),
+    "html": ("<p>He left the house at noon.</p>\n\n<!-- He left the house. -->\n\n<div>menu</div>", 1),
+    "front matter": ("---\ntitle: The tale of a house.\nauthor: B\n---\nHe left.", 1),
+}
+
+
+@pytest.mark.parametrize(("markup", "num_lines"), BOOKS.values(), ids=BOOKS)
+def test_prose_that_looks_like_something_else_to_markdown(markup, num_lines):
+    lines = markdown.plain_text(markup).split("\n")
+    assert len(lines) == num_lines
+    for line in lines:
+        assert line in " ".join(re.sub("<.*?>|---|~~~", " ", markup).split()) or line in ("The first", "The second")
+
+
+def test_what_markdown_joins_and_what_it_keeps():
+    assert markdown.plain_text("one<br>two  \nthree\\\nfour &amp;lt; *five*[^1].\n\n[^1]: A note.") == (
+        "one two three four &lt; five.\nA note."
+    )
+    assert markdown.plain_text("1865. The war was over.") == "1865. The war was over."
+    assert markdown.plain_text("3. Three\n4. Four") == "Three\nFour"
 
 
 @settings(deadline=None)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bert_lamb.errors import UserError
-from data_prep.sources import KINDS, MARKDOWN, WIKITEXT, Document, Source, read_documents
+from data_prep.sources import EXTRACTED, KINDS, MARKDOWN, WIKITEXT, Document, Source, read_documents
 
 
 def read(kind, path="", *, stretch_bytes=10**9, **changes):
@@ -121,8 +121,8 @@ No title line.
 def test_wikiextractor(tmp_path):
     (tmp_path / "wiki_00").write_text(WIKIEXTRACTOR)
     assert read("wikiextractor", tmp_path) == [
-        Document("12", "\nFirst <paragraph>.\nSecond.\n"),
-        Document("13", "No title line."),
+        Document("12", "\nFirst <paragraph>.\nSecond.\n", EXTRACTED),
+        Document("13", "No title line.", EXTRACTED),
     ]
 
 
