@@ -22,6 +22,7 @@ from bert_lamb.shards.manifest import (
     Manifest,
     Preparation,
     SourceRecord,
+    TextRecord,
     Vocabulary,
 )
 from bert_lamb.shards.reader import file_sha256
@@ -160,6 +161,7 @@ def open_workspace(settings: Settings, spread: Spread, output_dir: Path) -> tupl
     """
     partitions = partitions_of(settings, spread)
     purpose = {**settings.to_config(), "partition_bytes": spread.partition_bytes, "versions": versions(settings)}
+    purpose["format_version"] = FORMAT_VERSION  # what another version left unfinished may hold other instances
     if settings.vocabulary_file:
         purpose["sha256 of the vocabulary"] = file_sha256(settings.vocabulary_file)
     workspace = Workspace(begin(output_dir, purpose))
@@ -189,9 +191,9 @@ def finish(
     """
     chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=True)
     vocabulary_record = vocabulary.describe(workspace.vocabulary_path, is_lowercase=settings.is_lowercase)
-    instance_sets = make_instance_sets(chosen, vocabulary_record, workspace, settings, pool)
+    instance_sets, text = make_instance_sets(chosen, vocabulary_record, workspace, settings, pool)
     _require_train_instances(instance_sets, settings, chosen)
-    manifest = _manifest(settings, vocabulary_record, chosen, instance_sets)
+    manifest = _manifest(settings, vocabulary_record, chosen, instance_sets, text)
     write_card(workspace.directory, manifest)
     write_manifest(workspace.directory, manifest)
     put_in_place(workspace, output_dir)
@@ -207,7 +209,11 @@ def put_in_place(workspace: Workspace, output_dir: Path) -> None:
 
 
 def _manifest(
-    settings: Settings, vocabulary_record: Vocabulary, chosen: Chosen, instance_sets: list[InstanceSet]
+    settings: Settings,
+    vocabulary_record: Vocabulary,
+    chosen: Chosen,
+    instance_sets: list[InstanceSet],
+    text: list[TextRecord],
 ) -> Manifest:
     return Manifest(
         format=FORMAT_NAME,
@@ -231,6 +237,7 @@ def _manifest(
             dropped=dict(sorted(chosen.dropped.items())),
         ),
         instance_sets=tuple(instance_sets),
+        text=tuple(text),
     )
 
 

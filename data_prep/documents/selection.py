@@ -54,6 +54,11 @@ class Chosen:
             is_counted &= self.is_heldout == (split == "heldout")
         return int(is_counted.sum())
 
+    def num_tokens_kept(self, *, split: str) -> int:
+        """Tokens of the documents of a split that are used, each document counted once."""
+        is_counted = (self.num_copies > 0) & (self.is_heldout == (split == "heldout"))
+        return int(self.num_tokens[is_counted].sum())
+
 
 def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Settings, *, has_tokens: bool) -> Chosen:
     """Read the indexes of finished partitions and decide; UserError if one that is needed is not finished.

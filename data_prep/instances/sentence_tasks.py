@@ -62,6 +62,17 @@ class InstanceSettings:
     random_next_prob: float
     seed: int
 
+    @property
+    def max_num_tokens(self) -> int:
+        """Without the special ones."""
+        is_pair = self.sentence_task != NO_SENTENCE_TASK
+        return self.max_seq_length - (NUM_SPECIAL_TOKENS_OF_PAIR if is_pair else NUM_SPECIAL_TOKENS_OF_RUN)
+
+    @property
+    def max_sentence_tokens(self) -> int:
+        """The longest sentence that an instance can hold whole; in a pair there is another token beside it."""
+        return self.max_num_tokens - (self.sentence_task != NO_SENTENCE_TASK)
+
     def rng_of(self, key: str) -> random.Random:
         return random.Random(f"{self.seed}/{self.max_seq_length}/{key}")
 
@@ -69,8 +80,9 @@ class InstanceSettings:
 def make_instances(documents: Sequence[TokenizedDocument], settings: InstanceSettings) -> list[Instance]:
     """The instances of a group's documents, in order; partners for random pairs come from the same group.
 
-    documents: lie end to end in the token store. Each document draws from its own generator, keyed by (seed, length,
-    document key): how often one document draws never shifts the draws of another.
+    documents: lie end to end in the token store; sentences too long for an instance are cut already (long_sentences.py).
+    Each document draws from its own generator, keyed by (seed, length, document key): how often one document draws
+    never shifts the draws of another.
     """
     if settings.sentence_task == NO_SENTENCE_TASK:
         return runs_of_group(documents, settings)
@@ -90,9 +102,9 @@ def next_sentence_pairs(
     Where `documents` holds no other document, no pair is random, and a gathering of one sentence makes no pair.
     """
     offsets, num_sentences = documents[index].sentence_offsets, documents[index].num_sentences
-    max_num_tokens = settings.max_seq_length - NUM_SPECIAL_TOKENS_OF_PAIR
+    max_num_tokens = settings.max_num_tokens
     rng = settings.rng_of(documents[index].key)
-    target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+    target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
     pairs = []
     first = 0  # sentence that the gathering begins with
     while first < num_sentences:
@@ -121,9 +133,9 @@ def sentence_order_pairs(
     makes no pair. (ALBERT's code gives such a sentence a random B and the label of a swap, which teaches the topic.)
     """
     offsets, num_sentences = documents[index].sentence_offsets, documents[index].num_sentences
-    max_num_tokens = settings.max_seq_length - NUM_SPECIAL_TOKENS_OF_PAIR
+    max_num_tokens = settings.max_num_tokens
     rng = settings.rng_of(documents[index].key)
-    target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+    target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
     pairs = []
     first = 0
     while first < num_sentences - 1:
@@ -145,17 +157,17 @@ def runs_of_group(documents: Sequence[TokenizedDocument], settings: InstanceSett
     A sentence longer than an instance is cut, so every token of the group is in exactly one instance. short_seq_prob is
     drawn for each instance, from a generator keyed by the group's first document.
     """
-    max_num_tokens = settings.max_seq_length - NUM_SPECIAL_TOKENS_OF_RUN
+    max_num_tokens = settings.max_num_tokens
     rng = settings.rng_of(documents[0].key)
     runs: list[Instance] = []
-    target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+    target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
     start, document_of_start, num_used = documents[0].sentence_offsets[0], 0, 0  # num_used: separators included
 
     def close(stop: int, document: int) -> None:
         nonlocal start, document_of_start, num_used, target
         runs.append(Instance(start, stop, stop, stop, document_of_start, False))
         start, document_of_start, num_used = stop, document, 0
-        target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+        target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
 
     for index, document in enumerate(documents):
         offsets = document.sentence_offsets
@@ -179,7 +191,7 @@ PAIRS: dict[str, Callable[[Sequence[TokenizedDocument], int, InstanceSettings], 
 }
 
 
-def _draw_target(rng: random.Random, short_seq_prob: float, max_num_tokens: int) -> int:
+def draw_target(rng: random.Random, short_seq_prob: float, max_num_tokens: int) -> int:
     """The length to gather: the full one, or in a share of the cases a random shorter one."""
     if rng.random() < short_seq_prob:
         return 2 + _below(rng, max_num_tokens - 1)

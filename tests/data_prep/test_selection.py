@@ -84,7 +84,7 @@ def test_a_group_does_not_keep_its_blocks_mapped(tmp_path, monkeypatch):
         return read(block, part)
 
     monkeypatch.setattr(store, "read", read_and_count)
-    documents, token_store = open_group(group, CuttingSettings(tmp_path, tmp_path, 100, 2, 3))
+    documents, token_store = open_group(group, CuttingSettings(tmp_path, tmp_path, 100, 2, 3, np.zeros(100, bool)))
     assert (len(documents), len(token_store), len(num_mapped)) == (40, 200, 80)
     assert max(num_mapped) <= 4  # the two files of this block and of the one before
 
