@@ -8,7 +8,9 @@ Everything is made in OUTPUT.partial beside its place and renamed at the end, so
 """
 
 import shutil
+import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from bert_lamb.errors import UserError
@@ -28,6 +30,8 @@ from bert_lamb.shards.manifest import (
 from bert_lamb.shards.reader import file_sha256
 from bert_lamb.shards.writer import write_manifest
 from data_prep.card import write_card
+from data_prep.card.card import LEFT_OUT_TEXTS, percent
+from data_prep.deviations import deviations, left_out_of_length
 from data_prep.documents import near_duplicates, vocabulary
 from data_prep.documents.make import make_documents, make_vocabulary
 from data_prep.documents.selection import Chosen, choose
@@ -199,6 +203,13 @@ def finish(
     put_in_place(workspace, output_dir)
     seconds = time.monotonic() - started_at
     print(summary(manifest, output_dir, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
+    warn(deviations(manifest, chosen, settings))
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print warnings where they do not mix with results."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def put_in_place(workspace: Workspace, output_dir: Path) -> None:
@@ -261,6 +272,11 @@ def summary(manifest: Manifest, output_dir: Path, *, num_bytes_read: int, second
         f" {found.num_true_labels / found.num_instances:>12.3f} {len(found.shards):>7}"
         for found in manifest.instance_sets
     ]
+    for max_seq_length in sorted({found.max_seq_length for found in manifest.text}):
+        text = left_out_of_length(manifest, max_seq_length)
+        reasons = "".join(f"; {count:,} {LEFT_OUT_TEXTS[reason]}" for reason, count in text.left_out.items())
+        share = percent(text.num_left_out, text.num_tokens)
+        lines.append(f"  text in no instance of {max_seq_length}: {share} of {text.num_tokens:,} tokens{reasons}")
     return "\n".join(lines)
 
 

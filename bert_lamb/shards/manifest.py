@@ -146,7 +146,7 @@ class Manifest:
 
 
 def manifest_from_json(text: str, *, origin: str) -> Manifest:
-    """Parse and check; UserError, with `origin` as the file's name, unless it is a manifest of a version that is read."""
+    """Parse and check; UserError, with `origin` as the file's name, unless it is a manifest of a readable version."""
 
     def refuse(found: str, expected: str) -> UserError:
         return UserError(found=f"{found} in {origin}", expected=expected, fix="prepare the shards again")

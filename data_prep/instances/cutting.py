@@ -128,6 +128,11 @@ def make_shard(plan: ShardPlan, settings: CuttingSettings) -> tuple[Shard, int]:
     )
 
 
+def key_of(document_number: int, *, copy: int) -> str:
+    """What the randomness of one use of a document hangs on."""
+    return f"{document_number}/{copy}"
+
+
 def open_group(
     group: Group, settings: CuttingSettings, *, has_sentences: bool = True
 ) -> tuple[list[TokenizedDocument], np.ndarray]:
@@ -151,7 +156,7 @@ def open_group(
         for row in rows.tolist():
             bounds = sentence_bounds[first_sentence[row] : first_sentence[row + 1] + 1]
             offsets = bounds - (bounds[0] - position) if has_sentences else bounds[[0, -1]] - (bounds[0] - position)
-            documents.append(TokenizedDocument(f"{numbers[row]}/{group.copy}", numbers[row], offsets.tolist()))
+            documents.append(TokenizedDocument(key_of(numbers[row], copy=group.copy), numbers[row], offsets.tolist()))
             position = documents[-1].sentence_offsets[-1]
     return documents, np.concatenate(tokens)
 

@@ -80,9 +80,9 @@ class InstanceSettings:
 def make_instances(documents: Sequence[TokenizedDocument], settings: InstanceSettings) -> list[Instance]:
     """The instances of a group's documents, in order; partners for random pairs come from the same group.
 
-    documents: lie end to end in the token store; sentences too long for an instance are cut already (long_sentences.py).
-    Each document draws from its own generator, keyed by (seed, length, document key): how often one document draws
-    never shifts the draws of another.
+    documents: lie end to end in the token store; sentences that no instance can hold are cut already
+    (long_sentences.py). Each document draws from its own generator, keyed by (seed, length, document key): how often
+    one document draws never shifts the draws of another.
     """
     if settings.sentence_task == NO_SENTENCE_TASK:
         return runs_of_group(documents, settings)

@@ -186,7 +186,8 @@ def chosen_of(num_copies, is_heldout, num_tokens, block_sizes):
     row = np.concatenate([np.arange(size) for size in block_sizes])[:count].astype(np.int32)
     return Chosen(
         blocks, block, row, np.arange(count, dtype=np.uint64), np.zeros(count, np.int16),
-        np.array(num_tokens, np.int64), np.array(num_copies, np.int16), np.array(is_heldout, np.bool_), Counter(), 0,
+        np.array(num_tokens, np.int64), np.array(num_copies, np.int16), np.array(is_heldout, np.bool_),
+        np.zeros(count, np.bool_), Counter(), 0,
     )  # fmt: skip
 
 
