@@ -6,18 +6,22 @@ random second segment from. And text gets lost on its way into instances. Neithe
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from bert_lamb.shards.manifest import NEXT_SENTENCE, NO_SENTENCE_TASK, InstanceSet, Manifest, TextRecord
+from bert_lamb.shards.reader import open_shard
 from data_prep.card.card import LEFT_OUT_TEXTS, percent
 from data_prep.documents.selection import Chosen
+from data_prep.documents.vocabulary_fit import MAX_SHARE_UNKNOWN
 from data_prep.instances.cutting import key_of
 from data_prep.instances.make import instance_settings_of
 from data_prep.instances.sentence_tasks import draw_target
 from data_prep.settings import Settings
 
 MAX_SHARE_LEFT_OUT = 0.02  # of the text, before it is warned of
+MAX_TOKENS_OF_SHARD = 1 << 20  # that are looked at for [UNK]
 TOLERANCE = 0.1  # of a share of the instances, besides what chance explains
 NUM_STANDARD_DEVIATIONS = 4.0  # of what chance explains
 MAX_DEVIATION_OF_WEIGHT = 0.5  # of it
@@ -145,6 +149,19 @@ def _sources(manifest: Manifest, chosen: Chosen, settings: Settings) -> Iterator
                 f"documents of source {source.name} are used {mean:.2f} times on average, where its weight is "
                 f"{source.weight:g}: {is_offered.sum():,} are too few for it to come out"
             )
+
+
+def unknown_tokens(directory: Path, manifest: Manifest) -> list[str]:
+    """Where much of the shortest train set is [UNK], by the beginnings of its shards: a line that says so."""
+    instance_set = min(manifest.instance_sets, key=lambda found: (found.split != "train", found.max_seq_length))
+    num_tokens = num_unknown = 0
+    for shard in instance_set.shards:
+        ids = open_shard(directory, shard, manifest.vocabulary).input_ids[:MAX_TOKENS_OF_SHARD]
+        num_tokens += len(ids)
+        num_unknown += int((ids == manifest.vocabulary.unk_id).sum())
+    if num_unknown <= MAX_SHARE_UNKNOWN * num_tokens:
+        return []
+    return [f"[UNK] for {percent(num_unknown, num_tokens)} of the tokens of {_name(instance_set)}; see the data card"]
 
 
 def _num_documents(manifest: Manifest, found: InstanceSet) -> int:

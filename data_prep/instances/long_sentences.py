@@ -2,7 +2,7 @@
 
 Speech transcripts and tokenized corpora have no sentence marks; a document may be one "sentence". Gathering takes a
 sentence whole and then trims the pair, so all but an instance's worth of it would be lost. Its words, each taken for a
-sentence, fill an instance exactly, and A and B meet where a word ends.
+sentence, fill an instance as far as whole words do, and A and B meet where a word ends.
 """
 
 from array import array
@@ -33,7 +33,7 @@ def cut_long_sentences(
 def _cut(
     document: TokenizedDocument, token_store: np.ndarray, is_continuation: np.ndarray, max_sentence_tokens: int
 ) -> TokenizedDocument:
-    offsets = np.array(document.sentence_offsets, np.int64)
+    sentences = offsets = np.array(document.sentence_offsets, np.int64)
     if np.diff(offsets).max() <= max_sentence_tokens:
         return document
     start, stop = document.sentence_offsets[0], document.sentence_offsets[-1]
@@ -42,7 +42,9 @@ def _cut(
         offsets = _with_cuts(offsets, places, max_sentence_tokens)
     packed = array("q")  # a list would take five times the memory, and a document may be the whole corpus
     packed.frombytes(offsets.tobytes())
-    return replace(document, sentence_offsets=packed)
+    was_too_long = np.diff(sentences) > max_sentence_tokens
+    is_piece = was_too_long[np.searchsorted(sentences, offsets[:-1], side="right") - 1]
+    return replace(document, sentence_offsets=packed, is_piece=is_piece.astype(np.uint8).tobytes())
 
 
 def _with_cuts(offsets: np.ndarray, places: np.ndarray, max_sentence_tokens: int) -> np.ndarray:

@@ -10,7 +10,8 @@ from bert_lamb.progress import track
 from bert_lamb.shards.manifest import LEFT_OUT_REASONS, SPLITS, InstanceSet, TextRecord, Vocabulary
 from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of
 from data_prep.documents.selection import Chosen
-from data_prep.documents.vocabulary import CONTINUATION, read_entries
+from data_prep.documents.vocabulary import CONTINUATION
+from data_prep.documents.vocabulary_file import read_entries
 from data_prep.instances.copies import count_left_out_of_all_copies
 from data_prep.instances.cutting import (
     CuttingSettings,

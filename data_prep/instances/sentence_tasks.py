@@ -32,6 +32,7 @@ class TokenizedDocument:
     key: str  # what its randomness hangs on
     number: int  # uint64, see partition.document_number
     sentence_offsets: Sequence[int]  # [sentences + 1] places in the store; no sentence is empty
+    is_piece: bytes = b""  # [sentences] 1: a word of a sentence that was cut; empty where none was
 
     @property
     def num_sentences(self) -> int:
@@ -109,12 +110,14 @@ def next_sentence_pairs(
     first = 0  # sentence that the gathering begins with
     while first < num_sentences:
         stop = bisect_left(offsets, offsets[first] + target, first + 1, num_sentences)
+        stop = _without_piece_too_many(documents[index], first, stop, max_num_tokens, min_sentences=2)
         stop_a = first + 1 + _below(rng, stop - first - 1) if stop - first > 1 else stop
         span_a = offsets[first], offsets[stop_a]
         is_alone = stop_a == stop
         is_random_next = (is_alone or rng.random() < settings.random_next_prob) and len(documents) > 1
         if is_random_next:
-            span_b = _random_span(documents, index, target - (span_a[1] - span_a[0]), rng)
+            length_a = span_a[1] - span_a[0]
+            span_b = _random_span(documents, index, target - length_a, max_num_tokens - length_a, rng)
             first = stop_a
         else:
             span_b = offsets[stop_a], offsets[stop]
@@ -140,6 +143,7 @@ def sentence_order_pairs(
     first = 0
     while first < num_sentences - 1:
         stop = max(first + 2, bisect_left(offsets, offsets[first] + target, first + 1, num_sentences))
+        stop = _without_piece_too_many(documents[index], first, stop, max_num_tokens, min_sentences=2)
         middle = first + 1 + _below(rng, stop - first - 1)
         start_a, stop_a, start_b, stop_b = truncate_pair(
             (offsets[first], offsets[middle]), (offsets[middle], offsets[stop]), max_num_tokens, rng
@@ -204,14 +208,25 @@ def _below(rng: random.Random, bound: int) -> int:
 
 
 def _random_span(
-    documents: Sequence[TokenizedDocument], index: int, wanted_tokens: int, rng: random.Random
+    documents: Sequence[TokenizedDocument], index: int, wanted_tokens: int, room: int, rng: random.Random
 ) -> tuple[int, int]:
     """Sentences of another document, from a random one on until there are wanted_tokens or the document ends."""
     other = _below(rng, len(documents) - 1)
-    offsets = documents[other + (other >= index)].sentence_offsets
+    document = documents[other + (other >= index)]
+    offsets = document.sentence_offsets
     first = _below(rng, len(offsets) - 1)
     stop = bisect_left(offsets, offsets[first] + wanted_tokens, first + 1, len(offsets) - 1)
+    stop = _without_piece_too_many(document, first, stop, room, min_sentences=1)
     return offsets[first], offsets[stop]
+
+
+def _without_piece_too_many(
+    document: TokenizedDocument, first: int, stop: int, room: int, *, min_sentences: int
+) -> int:
+    """Where sentences first..stop end if a word of a cut sentence that does not fit any more is left for the next."""
+    if not document.is_piece or not document.is_piece[stop - 1] or stop - first <= min_sentences:
+        return stop
+    return stop - (document.sentence_offsets[stop] - document.sentence_offsets[first] > room)
 
 
 def truncate_pair(
