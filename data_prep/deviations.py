@@ -104,7 +104,7 @@ def _held_out(manifest: Manifest, settings: Settings) -> Iterator[str]:
         )
     num_tokens = {found.split: found.num_tokens for found in manifest.text}
     share = num_tokens.get("heldout", 0) / sum(num_tokens.values())
-    if abs(share - proportion) > max(TOLERANCE / 2, 2 * proportion):
+    if abs(share - proportion) > max(TOLERANCE / 2, min(2 * proportion, 1.5 * TOLERANCE)):
         yield (
             f"{100 * share:.1f} % of the tokens are held out, {asked}: it is a share of the documents, "
             f"and {documents.num_heldout:,} of {documents.num_heldout + documents.num_train:,} are held out"
@@ -157,7 +157,7 @@ def unknown_tokens(directory: Path, manifest: Manifest) -> list[str]:
     num_tokens = num_unknown = 0
     for shard in instance_set.shards:
         ids = open_shard(directory, shard, manifest.vocabulary).input_ids[:MAX_TOKENS_OF_SHARD]
-        num_tokens += len(ids)
+        num_tokens += len(ids) - int(np.isin(ids, [manifest.vocabulary.cls_id, manifest.vocabulary.sep_id]).sum())
         num_unknown += int((ids == manifest.vocabulary.unk_id).sum())
     if num_unknown <= MAX_SHARE_UNKNOWN * num_tokens:
         return []
