@@ -227,10 +227,11 @@ def finish(
     manifest = _manifest(settings, vocabulary_record, chosen, instance_sets, text)
     write_card(workspace.directory, manifest)
     write_manifest(workspace.directory, manifest)
+    warnings = [*deviations(manifest, chosen, settings), *unknown_tokens(workspace.directory, manifest)]
     put_in_place(workspace, output_dir)
     seconds = time.monotonic() - started_at
     print(summary(manifest, output_dir, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
-    warn([*deviations(manifest, chosen, settings), *unknown_tokens(output_dir, manifest)])
+    warn(warnings)
 
 
 def warn(lines: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ EXPECTED = f"a BERT vocabulary: UTF-8, one WordPiece a line, with {', '.join(SPE
 BYTE_ORDER_MARK = "\ufeff"
 MIN_FOREIGN_SHARE, MIN_FOREIGN_ENTRIES = 0.01, 10  # that begin with the mark of another tokenizer, to be one of it
 FOREIGN_MARKS = {"\u2581": "SentencePiece", "\u0120": "byte-level BPE, as in GPT-2 and RoBERTa"}
-NEVER_IN_A_WORD = " \t\r\v\f"  # text is cut at white space before its words are looked up
+NEVER_IN_A_WORD = re.compile(r"[ \t\r\v\f]")  # text is cut at white space before its words are looked up
 OTHER_FORMATS = {  # how a file begins -> what it is
     rb"\xff\xfe|\xfe\xff": "UTF-16 text",
     rb"\s*\{\s*\"": "JSON, such as a tokenizer.json or vocab.json,",
@@ -42,24 +42,26 @@ def read_entries(path: Path) -> list[str]:
         text = content.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         raise UserError(found=f"{error} in {path}", expected="UTF-8", fix="set vocabulary.file") from error
-    entries = _without_carriage_returns(text.removesuffix("\n").split("\n"), path)
+    entries = text.removesuffix("\n").split("\n")
+    if "\r" in text:
+        entries = _without_carriage_returns(entries, path)
     for mark, name in FOREIGN_MARKS.items():
-        num_marked = sum(entry.startswith(mark) for entry in entries)
+        num_marked = f"\n{text}".count(f"\n{mark}")
         if num_marked >= max(MIN_FOREIGN_ENTRIES, MIN_FOREIGN_SHARE * len(entries)):
             raise _refusal(f"a vocabulary of {name} ({num_marked:,} entries begin with {mark}) in {path}")
-    for number, entry in enumerate(entries, 1):
-        if not entry:
-            raise _refusal(f"an empty line {number} in {path}", expected="one entry a line")
-        if any(mark in entry for mark in NEVER_IN_A_WORD):
-            raise _refusal(
-                f"white space in line {number} of {path}: {entry[:40]!r}",
-                expected="entries that a word can be: text is cut at white space first",
-            )
-    missing = [token for token in SPECIAL_TOKENS if token not in entries]
+    if "" in entries:
+        raise _refusal(f"an empty line {1 + entries.index('')} in {path}", expected="one entry a line")
+    if found := NEVER_IN_A_WORD.search("\n".join(entries)):
+        number = found.string.count("\n", 0, found.start())
+        raise _refusal(
+            f"white space in line {1 + number} of {path}: {entries[number][:40]!r}",
+            expected="entries that a word can be: text is cut at white space first",
+        )
+    missing = sorted(set(SPECIAL_TOKENS).difference(entries), key=SPECIAL_TOKENS.index)
     if missing:
         raise _refusal(f"no {', '.join(missing)} among the {len(entries)} entries of {path}")
-    doubles = [entry for entry, count in Counter(entries).items() if count > 1]
-    if doubles:
+    if len(set(entries)) < len(entries):
+        doubles = [entry for entry, count in Counter(entries).items() if count > 1]
         lines = [number for number, entry in enumerate(entries, 1) if entry == doubles[0]]
         raise _refusal(
             f"entries more than once in {path}: {doubles[:5]}, the first in lines {lines[:5]}", expected="each once"
@@ -70,10 +72,12 @@ def read_entries(path: Path) -> list[str]:
 def _without_carriage_returns(lines: list[str], path: Path) -> list[str]:
     """The lines of a file whose every line ends with CR LF, or of one with none; the last may be without its end."""
     ends = [line.endswith("\r") for line in lines]
-    if any(ends) and not all(ends[:-1]):
-        number = 1 + ends.index(True)
+    if not all(ends[:-1]):
+        number, without = (1 + ends.index(is_end) if is_end in ends else None for is_end in (True, False))
+        if number is None:  # the carriage returns are elsewhere
+            return lines
         raise _refusal(
-            f"a carriage return at the end of line {number} of {path}, but not of line {1 + ends.index(False)}",
+            f"a carriage return at the end of line {number} of {path}, but not of line {without}",
             expected="the same line end everywhere",
         )
     return [line.removesuffix("\r") for line in lines]
