@@ -71,16 +71,18 @@ def _text_left_out(manifest: Manifest) -> Iterator[str]:
 def _random_next(manifest: Manifest, settings: Settings) -> Iterator[str]:
     if manifest.sentence_task != NEXT_SENTENCE:
         return
+    probability = settings.random_next_prob
+    alone = [found for found in manifest.instance_sets if _num_documents(manifest, found) == 1]
+    if probability > 0 and alone:
+        yield (
+            f"no random next in {', '.join(map(_name, alone))}, where random_next_prob is {probability:g}: it has one "
+            "document, and a random second segment comes from another; cut the text into documents, or choose another "
+            "sentence_task"
+        )
     for found in manifest.instance_sets:
-        probability, share = settings.random_next_prob, found.num_true_labels / found.num_instances
+        share = found.num_true_labels / found.num_instances
         by_chance = math.sqrt(probability * (1 - probability) / found.num_instances)
-        if probability > 0 and _num_documents(manifest, found) == 1:
-            yield (
-                f"no random next in {_name(found)}, where random_next_prob is {probability:g}: it has one document, "
-                "and a random second segment comes from another; cut the text into documents, or choose another "
-                "sentence_task"
-            )
-        elif abs(share - probability) > TOLERANCE + NUM_STANDARD_DEVIATIONS * by_chance:
+        if found not in alone and abs(share - probability) > TOLERANCE + NUM_STANDARD_DEVIATIONS * by_chance:
             yield (
                 f"random next is {share:.3f} of {_name(found)}, where random_next_prob is {probability:g}: what is "
                 "gathered is often one sentence alone, which always gets a random second segment"
@@ -93,13 +95,13 @@ def _held_out(manifest: Manifest, settings: Settings) -> Iterator[str]:
         return
     asked = f"where heldout_proportion is {proportion:g}"
     if not documents.num_heldout:
-        yield f"none of the {documents.num_train:,} documents is held out, {asked}: there is nothing to evaluate on"
+        yield f"no document of {documents.num_train:,} is held out, {asked}: there is nothing to evaluate on"
         return
     lengths = sorted(set(settings.max_seq_lengths))
     made = {found.max_seq_length for found in manifest.instance_sets if found.split == "heldout"}
     if missing := [length for length in lengths if length not in made]:
         yield (
-            f"the {documents.num_heldout:,} held-out documents give no instance of length "
+            f"the held-out documents ({documents.num_heldout:,}) give no instance of length "
             f"{', '.join(map(str, missing))}: they are too short"
         )
     num_tokens = {found.split: found.num_tokens for found in manifest.text}

@@ -10,6 +10,7 @@ from bert_lamb.progress import track
 from bert_lamb.shards.manifest import LEFT_OUT_REASONS, SPLITS, InstanceSet, TextRecord, Vocabulary
 from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of
 from data_prep.documents.selection import Chosen
+from data_prep.documents.store import BlockFiles
 from data_prep.documents.vocabulary import CONTINUATION
 from data_prep.documents.vocabulary_file import read_entries
 from data_prep.instances.copies import count_left_out_of_all_copies
@@ -87,7 +88,13 @@ def _text_records(
     """
     first_copies = [(group, gave) for group, gave in zip(groups, laid_down, strict=True) if group.copy == 0]
     shared = [group for group, _ in first_copies if group.has_other_copies]
-    tasks = (partial(count_left_out_of_all_copies, group, _again(group, groups), lengths, cutting) for group in shared)
+    later = _groups_of_later_copies(groups)
+
+    def other_copies_of(group: Group) -> list[Group]:
+        others = [other for block, _ in group.members for other in later.get((group.split, block), [])]
+        return list({other.number: other for other in others}.values())
+
+    tasks = (partial(count_left_out_of_all_copies, group, other_copies_of(group), lengths, cutting) for group in shared)
     of_shared = {group.number: counts for group, counts in zip(shared, pool.run(tasks), strict=True)}
     totals: dict[tuple[int, str], Counter[str]] = {}
     for group, gave in first_copies:
@@ -109,11 +116,10 @@ def _text_records(
     ]
 
 
-def _again(group: Group, groups: Sequence[Group]) -> list[Group]:
-    """The groups of later copies that hold documents of the same blocks, and so perhaps the same documents."""
-    blocks = {block for block, _ in group.members}
-    return [
-        other
-        for other in groups
-        if other.copy > group.copy and other.split == group.split and any(block in blocks for block, _ in other.members)
-    ]
+def _groups_of_later_copies(groups: Sequence[Group]) -> dict[tuple[str, BlockFiles], list[Group]]:
+    """By split and block, the groups that hold documents of it which another group holds as their first copies."""
+    found: dict[tuple[str, BlockFiles], list[Group]] = {}
+    for group in groups:
+        for block, _ in group.members if group.copy else ():
+            found.setdefault((group.split, block), []).append(group)
+    return found
