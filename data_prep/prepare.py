@@ -8,7 +8,9 @@ Everything is made in OUTPUT.partial beside its place and renamed at the end, so
 """
 
 import shutil
+import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bert_lamb.errors import UserError
@@ -22,14 +24,18 @@ from bert_lamb.shards.manifest import (
     Manifest,
     Preparation,
     SourceRecord,
+    TextRecord,
     Vocabulary,
 )
 from bert_lamb.shards.reader import file_sha256
 from bert_lamb.shards.writer import write_manifest
 from data_prep.card import write_card
-from data_prep.documents import near_duplicates, vocabulary
+from data_prep.card.card import LEFT_OUT_TEXTS, percent
+from data_prep.deviations import deviations, left_out_of_length, unknown_tokens
+from data_prep.documents import near_duplicates, vocabulary, vocabulary_fit
 from data_prep.documents.make import make_documents, make_vocabulary
 from data_prep.documents.selection import Chosen, choose
+from data_prep.documents.vocabulary_file import read_entries
 from data_prep.instances.make import make_instance_sets
 from data_prep.output_dir import begin, delete, is_complete, partial_dir_of, publish
 from data_prep.plan import Partition, num_files, plan, share_of
@@ -51,11 +57,11 @@ def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: 
     if spread.share is not None:
         prepare_share(settings, spread, output_dir=output_dir)
         return
-    if if_exists == "restart":
-        partitions_of(settings, spread)  # what is refused is refused before anything is deleted
+    if if_exists == "restart":  # what is refused is refused before anything is deleted
+        require_fitting_vocabulary(settings, partitions_of(settings, spread))
     if is_made(settings, output_dir, if_exists=if_exists):
         return
-    partitions, workspace = open_workspace(settings, spread, output_dir)
+    partitions, workspace = open_workspace(settings, spread, output_dir, is_text_read=True)
     if is_cleared_up(workspace, output_dir):
         return
     with Pool(spread.num_workers) as pool:
@@ -77,7 +83,7 @@ def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> No
     if is_made(settings, output_dir, if_exists="resume"):
         return
     of_share = share_of(partitions_of(settings, spread), spread.share)
-    partitions, workspace = open_workspace(settings, spread, output_dir)
+    partitions, workspace = open_workspace(settings, spread, output_dir, is_text_read=True)
     if workspace.is_finished:
         print(f"{workspace.directory}: merged already, but for the clearing up, which bert-lamb merge does")
         return
@@ -100,7 +106,7 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
             expected="what the shares of bert-lamb prepare left",
             fix="run bert-lamb prepare share=INDEX/COUNT for all shares first, with the same output_dir",
         )
-    partitions, workspace = open_workspace(settings, spread, output_dir)
+    partitions, workspace = open_workspace(settings, spread, output_dir, is_text_read=False)
     if is_cleared_up(workspace, output_dir):
         return
     with Pool(spread.num_workers) as pool:
@@ -121,12 +127,14 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
     if is_complete(work_dir, complete_mark=VOCABULARY_FILE, if_exists=if_exists):
         raise UserError(found=f"{work_dir}", expected="nothing there", fix="delete it")
     output_file.unlink(missing_ok=True)  # restart: or a run that is killed now would leave what looks like its result
-    partitions, workspace = open_workspace(settings, spread, work_dir)
+    partitions, workspace = open_workspace(settings, spread, work_dir, is_text_read=False)
     with Pool(spread.num_workers) as pool:
         make_vocabulary(partitions, workspace, settings, pool)
+    texts = vocabulary_fit.sample_texts(partitions, settings.cleaning)
+    warn(vocabulary_fit.warnings_of_trained(workspace.vocabulary_path, texts, is_lowercase=settings.is_lowercase))
     workspace.vocabulary_path.replace(output_file)
     delete(workspace.directory)
-    num_entries = len(vocabulary.read_entries(output_file))
+    num_entries = len(read_entries(output_file))
     print(f"{output_file}: {num_entries:,} entries, sha256 {file_sha256(output_file)}")
 
 
@@ -153,18 +161,25 @@ def partitions_of(settings: Settings, spread: Spread) -> list[Partition]:
     if settings.cleaning.duplicates == "near":
         near_duplicates.require_datasketch()
     if settings.vocabulary_file:
-        vocabulary.read_entries(settings.vocabulary_file)
+        read_entries(settings.vocabulary_file)
     require_workers(spread.num_workers)
     return plan(settings.sources, partition_bytes=spread.partition_bytes)
 
 
-def open_workspace(settings: Settings, spread: Spread, output_dir: Path) -> tuple[list[Partition], Workspace]:
+def open_workspace(
+    settings: Settings, spread: Spread, output_dir: Path, *, is_text_read: bool
+) -> tuple[list[Partition], Workspace]:
     """The partitions, and OUTPUT.partial, begun or gone on with, with the vocabulary in it if one is given.
 
-    Raises UserError where it was begun for another output, and what partitions_of raises.
+    is_text_read: whether text will be read now (unless all is finished), so that a given vocabulary is tried on some.
+    Raises UserError where it was begun for another output, and what partitions_of and require_fitting_vocabulary raise.
     """
     partitions = partitions_of(settings, spread)
+    is_text_read = is_text_read and not Workspace(partial_dir_of(output_dir)).is_finished
+    read_now = share_of(partitions, spread.share) if spread.share is not None else partitions
+    lines = require_fitting_vocabulary(settings, read_now, is_text_read=is_text_read)
     purpose = {**settings.to_config(), "partition_bytes": spread.partition_bytes, "versions": versions(settings)}
+    purpose["format_version"] = FORMAT_VERSION  # what another version left unfinished may hold other instances
     if settings.vocabulary_file:
         purpose["sha256 of the vocabulary"] = file_sha256(settings.vocabulary_file)
     workspace = Workspace(begin(output_dir, purpose))
@@ -174,9 +189,27 @@ def open_workspace(settings: Settings, spread: Spread, output_dir: Path) -> tupl
     forget_another_corpus(workspace, ids, is_vocabulary_given=settings.vocabulary_file is not None)
     # Where it is there already, workers of other shares may be reading it.
     if settings.vocabulary_file and not workspace.vocabulary_path.is_file():
-        entries = vocabulary.read_entries(settings.vocabulary_file)
+        entries = read_entries(settings.vocabulary_file)
         vocabulary.put_in_place(workspace.vocabulary_path, entries, scratch_dir=workspace.documents_dir)
+    warn(lines)
     return partitions, workspace
+
+
+def require_fitting_vocabulary(
+    settings: Settings, partitions: Sequence[Partition], *, is_text_read: bool = True
+) -> list[str]:
+    """UserError where a given vocabulary does not fit the text, by a sample of these partitions; else what to warn of.
+
+    is_text_read: False looks at the vocabulary alone.
+    """
+    path, is_lowercase = settings.vocabulary_file, settings.is_lowercase
+    if path is None:
+        return []
+    lines = vocabulary_fit.require_fitting_case(path, is_lowercase=is_lowercase)
+    if is_text_read:
+        texts = vocabulary_fit.sample_texts(partitions, settings.cleaning)
+        lines += vocabulary_fit.require_fitting_text(path, texts, is_lowercase=is_lowercase)
+    return lines
 
 
 def finish(
@@ -195,16 +228,24 @@ def finish(
     """
     chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=True)
     vocabulary_record = vocabulary.describe(workspace.vocabulary_path, is_lowercase=settings.is_lowercase)
-    instance_sets = make_instance_sets(chosen, vocabulary_record, workspace, settings, pool)
+    instance_sets, text = make_instance_sets(chosen, vocabulary_record, workspace, settings, pool)
     _require_train_instances(instance_sets, settings, chosen)
-    manifest = _manifest(settings, vocabulary_record, chosen, instance_sets)
+    manifest = _manifest(settings, vocabulary_record, chosen, instance_sets, text)
     write_card(workspace.directory, manifest)
     write_manifest(workspace.directory, manifest)
+    warnings = [*deviations(manifest, chosen, settings), *unknown_tokens(workspace.directory, manifest)]
     read_ids = {block.folder.name for block in chosen.blocks}  # those after the limit of their source are not
     put_in_place(workspace, output_dir)
     seconds = time.monotonic() - started_at
     files = num_files([partition for partition in partitions if partition.id in read_ids])
     print(summary(manifest, output_dir, files, passed_over, num_bytes_read=chosen.num_bytes_read, seconds=seconds))
+    warn(warnings)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print warnings where they do not mix with results."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def put_in_place(workspace: Workspace, output_dir: Path) -> None:
@@ -215,7 +256,11 @@ def put_in_place(workspace: Workspace, output_dir: Path) -> None:
 
 
 def _manifest(
-    settings: Settings, vocabulary_record: Vocabulary, chosen: Chosen, instance_sets: list[InstanceSet]
+    settings: Settings,
+    vocabulary_record: Vocabulary,
+    chosen: Chosen,
+    instance_sets: list[InstanceSet],
+    text: list[TextRecord],
 ) -> Manifest:
     return Manifest(
         format=FORMAT_NAME,
@@ -239,6 +284,7 @@ def _manifest(
             dropped=dict(sorted(chosen.dropped.items())),
         ),
         instance_sets=tuple(instance_sets),
+        text=tuple(text),
     )
 
 
@@ -266,6 +312,11 @@ def summary(
         f" {found.num_true_labels / found.num_instances:>12.3f} {len(found.shards):>7}"
         for found in manifest.instance_sets
     ]
+    for max_seq_length in sorted({found.max_seq_length for found in manifest.text}):
+        text = left_out_of_length(manifest, max_seq_length)
+        reasons = "".join(f"; {count:,} {LEFT_OUT_TEXTS[reason]}" for reason, count in text.left_out.items())
+        share = percent(text.num_left_out, text.num_tokens)
+        lines.append(f"  text in no instance of {max_seq_length}: {share} of {text.num_tokens:,} tokens{reasons}")
     return "\n".join(lines)
 
 

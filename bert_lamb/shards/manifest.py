@@ -1,7 +1,7 @@
 """manifest.json: what a folder of shards holds, and the proof that it is complete (FORMAT.md, "Manifest").
 
 Written last, so its presence means that everything it names is there. Read strictly: a key too many, a key too few or
-another type is refused, and so is every version this code does not know.
+another type is refused, and so is every version that this code does not know.
 """
 
 import dataclasses
@@ -15,12 +15,18 @@ from bert_lamb.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_NAME = "bert_lamb shards"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (2, 3)
+VERSION_WITH_TEXT = 3  # the first with the manifest's field `text`
 SPLITS = ("train", "heldout")
 NEXT_SENTENCE = "next_sentence"  # Devlin et al. 2019: does B follow A, or is it from another document?
 SENTENCE_ORDER = "sentence_order"  # Lan et al. 2020 (ALBERT): do A and B stand in their order, or swapped?
 NO_SENTENCE_TASK = "none"  # Liu et al. 2019 (RoBERTa): full sentences of one or more documents, no second loss
 SENTENCE_TASKS = (NEXT_SENTENCE, SENTENCE_ORDER, NO_SENTENCE_TASK)
+TRIMMED = "trimmed"  # from a pair that was longer than an instance
+LAST_SENTENCE = "last_sentence"  # of a document, with none after it for a second segment
+SINGLE_SENTENCE = "single_sentence"  # the only one of its document, which therefore makes no pair
+LEFT_OUT_REASONS = (TRIMMED, LAST_SENTENCE, SINGLE_SENTENCE)
 
 Record = TypeVar("Record")
 
@@ -92,6 +98,20 @@ class InstanceSet:
 
 
 @dataclass(frozen=True)
+class TextRecord:
+    """How much of the text of one split the instances of one length hold."""
+
+    max_seq_length: int  # tokens, [CLS] and [SEP] included
+    split: str  # "train" or "heldout"
+    num_tokens: int  # of the documents used, each document once, without [CLS] and [SEP]
+    left_out: dict[str, int]  # reason, one of LEFT_OUT_REASONS -> of these tokens, those in no instance
+
+    @property
+    def num_left_out(self) -> int:
+        return sum(self.left_out.values())
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole of manifest.json."""
 
@@ -103,6 +123,7 @@ class Manifest:
     sources: tuple[SourceRecord, ...]
     documents: DocumentCounts
     instance_sets: tuple[InstanceSet, ...]
+    text: tuple[TextRecord, ...] = ()  # for every length and split with documents; empty where it was not counted
 
     def instance_set(self, *, max_seq_length: int, split: str) -> InstanceSet:
         """The one set of this length and split; UserError names those that there are."""
@@ -118,11 +139,14 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of manifest.json; the same manifest always gives the same bytes."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        plain = dataclasses.asdict(self)
+        if self.format_version < VERSION_WITH_TEXT:
+            del plain["text"]
+        return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
 
 
 def manifest_from_json(text: str, *, origin: str) -> Manifest:
-    """Parse and check; UserError, with `origin` as the file's name, for anything but a manifest of this version."""
+    """Parse and check; UserError, with `origin` as the file's name, unless it is a manifest of a readable version."""
 
     def refuse(found: str, expected: str) -> UserError:
         return UserError(found=f"{found} in {origin}", expected=expected, fix="prepare the shards again")
@@ -134,12 +158,17 @@ def manifest_from_json(text: str, *, origin: str) -> Manifest:
     if not isinstance(plain, dict) or plain.get("format") != FORMAT_NAME:
         found = plain.get("format") if isinstance(plain, dict) else type(plain).__name__
         raise refuse(f"format {found!r}", repr(FORMAT_NAME))
-    if plain.get("format_version") != FORMAT_VERSION:
+    version, readable = plain.get("format_version"), " or ".join(map(str, READABLE_VERSIONS))
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise UserError(
-            found=f"format_version {plain.get('format_version')!r} in {origin}",
-            expected=f"format_version {FORMAT_VERSION}, the one this version of bert_lamb reads",
+            found=f"format_version {version!r} in {origin}",
+            expected=f"format_version {readable}, which this version of bert_lamb reads",
             fix="use the version of bert_lamb that made the shards, or prepare them again",
         )
+    if version < VERSION_WITH_TEXT and "text" not in plain:
+        plain["text"] = []
+    elif version < VERSION_WITH_TEXT:
+        raise refuse("a field text", f"none in version {version}")
     try:
         manifest = _record_from_plain(Manifest, plain, "manifest")
         _check_consistency(manifest)
@@ -217,6 +246,16 @@ def _check_consistency(manifest: Manifest) -> None:
             total = sum(getattr(shard, field) for shard in found.shards)
             if total != getattr(found, field):
                 raise _Malformed(f"{name} with {field} {getattr(found, field)} but {total} in its shards")
+    seen = set()
+    for record in manifest.text:
+        name = f"text of {record.split} {record.max_seq_length}"
+        if record.split not in SPLITS or (record.max_seq_length, record.split) in seen:
+            raise _Malformed(f"{name} twice, or of no known split")
+        seen.add((record.max_seq_length, record.split))
+        if unknown := sorted(record.left_out.keys() - set(LEFT_OUT_REASONS)):
+            raise _Malformed(f"{name} with the unknown reasons {unknown}")
+        if min(record.left_out.values(), default=0) < 0 or record.num_left_out > record.num_tokens:
+            raise _Malformed(f"{name} with {record.num_left_out} of {record.num_tokens} tokens left out")
     for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise _Malformed(f"file {file!r} outside the folder")

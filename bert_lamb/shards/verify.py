@@ -36,6 +36,7 @@ def verify(directory: Path) -> list[str]:
         known = documents_of_split.get(instance_set.split, np.empty(0, np.uint64))
         documents_of_split[instance_set.split] = np.unique(np.concatenate([known, *found.documents]))
     complaints += _verify_splits(manifest, documents_of_split)
+    complaints += _verify_text(manifest)
     return complaints
 
 
@@ -207,4 +208,23 @@ def _verify_splits(manifest: Manifest, documents_of_split: dict[str, np.ndarray]
         declared = getattr(manifest.documents, f"num_{split}")
         if len(present) > declared:
             complaints.append(f"{len(present)} {split} documents in the shards, but {declared} in the manifest")
+    return complaints
+
+
+def _verify_text(manifest: Manifest) -> list[str]:
+    """Every token that is not left out is in an instance, so these hold no fewer."""
+    num_special = 2 if manifest.sentence_task == NO_SENTENCE_TASK else 3
+    held = {
+        (found.max_seq_length, found.split): found.num_tokens - num_special * found.num_instances
+        for found in manifest.instance_sets
+    }
+    complaints = []
+    for record in manifest.text:
+        num_expected = record.num_tokens - record.num_left_out
+        found = held.get((record.max_seq_length, record.split), 0)
+        if found < num_expected:
+            complaints.append(
+                f"manifest.text: {num_expected} tokens of {record.split} {record.max_seq_length} are not left out, "
+                f"but its instances hold {found}"
+            )
     return complaints

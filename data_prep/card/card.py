@@ -42,6 +42,13 @@ TASK_TEXTS = {
 }
 
 
+LEFT_OUT_TEXTS = {
+    "trimmed": "trimmed from pairs longer than an instance",
+    "last_sentence": "last sentences without a second segment",
+    "single_sentence": "documents of a single sentence",
+}
+
+
 def write_card(directory: Path, manifest: Manifest) -> None:
     """Write README.md and figures/*.svg into the folder; the manifest itself need not be written yet.
 
@@ -69,6 +76,7 @@ def write_card(directory: Path, manifest: Manifest) -> None:
         reading(manifest),
         sources(manifest),
         instance_sets(manifest),
+        text_left_out(manifest),
         length_tables(lengths, length_counts),
         samples(directory, manifest, entries),
         vocabulary(manifest, frequencies, entries),
@@ -226,6 +234,33 @@ def instance_sets(manifest: Manifest) -> str:
         explained = [*explained, f"{labels[1][0].capitalize()}: the instances in which {labels[1][1]}."]
     return "\n".join(
         ["## Instances", "", table([*header, "shards", "MB"], rows, "rl" + "r" * (len(header))), *explained, ""]
+    )
+
+
+def text_left_out(manifest: Manifest) -> str:
+    """A row a length and split: which share of the text is in no instance, and why; empty where it was not counted."""
+    if not manifest.text:
+        return ""
+    rows = [
+        [
+            f"{found.max_seq_length}",
+            SPLIT_NAMES[found.split],
+            f"{found.num_tokens:,}",
+            f"{found.num_left_out:,}",
+            percent(found.num_left_out, found.num_tokens),
+            *(percent(found.left_out.get(reason, 0), found.num_tokens) for reason in LEFT_OUT_TEXTS),
+        ]
+        for found in manifest.text
+    ]
+    header = ["length", "split", "tokens of the text", "left out", "share", *LEFT_OUT_TEXTS.values()]
+    return "\n".join(
+        [
+            "## Text left out",
+            "",
+            "Tokens of the documents kept, each document once, and those of them that are in no instance.",
+            "",
+            table(header, rows, "rl" + "r" * (len(header) - 2)),
+        ]
     )
 
 

@@ -39,6 +39,7 @@ class Chosen:
     num_tokens: np.ndarray  # [documents] int64
     num_copies: np.ndarray  # [documents] int16, how often it is used; 0: dropped
     is_heldout: np.ndarray  # [documents] bool
+    is_thinned: np.ndarray  # [documents] bool, dropped for nothing but the weight of its source
     dropped: Counter[str]  # reason -> documents
     num_bytes_read: int  # of text
 
@@ -53,6 +54,11 @@ class Chosen:
         if split is not None:
             is_counted &= self.is_heldout == (split == "heldout")
         return int(is_counted.sum())
+
+    def num_tokens_kept(self, *, split: str) -> int:
+        """Tokens of the documents of a split that are used, each document counted once."""
+        is_counted = (self.num_copies > 0) & (self.is_heldout == (split == "heldout"))
+        return int(self.num_tokens[is_counted].sum())
 
 
 def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Settings, *, has_tokens: bool) -> Chosen:
@@ -109,6 +115,7 @@ def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Setti
         **table,
         num_copies=np.where(reasons == "", copies, 0).astype(np.int16),
         is_heldout=is_heldout,
+        is_thinned=reasons == NOT_SAMPLED,
         dropped=Counter(reasons[reasons != ""].tolist()),
         num_bytes_read=num_bytes,
     )

@@ -30,7 +30,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert_lamb.shards.schema import token_dtype
-from data_prep.documents.vocabulary import SEP, UNK, read_entries
+from data_prep.documents.vocabulary_file import SEP, UNK, read_entries
 
 MAX_WORD_CHARACTERS = 100  # a longer word is one [UNK], as in Google's tokenization.py
 MAX_CACHED_CHUNKS = 1 << 18  # 33 MB; what comes later is rarer and is not remembered
@@ -44,6 +44,14 @@ def bert_normalizer(*, is_lowercase: bool) -> BertNormalizer:
     return BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=is_lowercase, lowercase=is_lowercase
     )
+
+
+def bert_tokenizer(vocabulary: dict[str, int], *, is_lowercase: bool) -> Tokenizer:
+    """The library's tokenizer without special tokens. vocabulary: entry -> id."""
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS))
+    tokenizer.normalizer = bert_normalizer(is_lowercase=is_lowercase)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,7 @@ class SentenceTokenizer:
         vocabulary = {entry: number for number, entry in enumerate(entries)}
         self.vocabulary_size = len(entries)
         self.dtype = token_dtype(self.vocabulary_size)
-        self.tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD_CHARACTERS))
-        self.tokenizer.normalizer = bert_normalizer(is_lowercase=is_lowercase)
-        self.tokenizer.pre_tokenizer = BertPreTokenizer()
+        self.tokenizer = bert_tokenizer(vocabulary, is_lowercase=is_lowercase)
         # Text never gives [SEP], since the pre-tokeniser cuts around brackets: it can mark where sentences end.
         self._end_id = vocabulary[SEP]
         self._ids_of_word = _WordCache(self.tokenizer, vocabulary, self.dtype)

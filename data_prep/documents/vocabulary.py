@@ -1,4 +1,4 @@
-"""The WordPiece vocabulary: read one, or train one on the corpus (between stations 1 and 2).
+"""The WordPiece vocabulary: train one on the corpus, and put one in its place (between stations 1 and 2).
 
 Training gives the same file on every run, which `tokenizers` alone does not promise: it numbers the alphabet in the
 order of a randomly seeded hash table, and ties between merges are broken by those numbers. So the alphabet is chosen
@@ -15,41 +15,14 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
-from bert_lamb.errors import UserError
 from bert_lamb.shards.manifest import Vocabulary
 from bert_lamb.shards.reader import file_sha256
+from data_prep.documents.vocabulary_file import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, read_entries
 from data_prep.output_dir import temporary_of
 
-PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
-SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
 MAX_ALPHABET_CHARACTERS = 1_000  # rarer characters become [UNK]; the same limit as in tokenizers
 MIN_PAIR_COUNT = 2  # merges seen less often are not made
 CONTINUATION = "##"
-
-
-def read_entries(path: Path) -> list[str]:
-    """The entries of a vocab.txt in the order of their ids; UserError if it is none of BERT's."""
-    if not path.is_file():
-        raise UserError(found=f"no file {path}", expected="a vocab.txt", fix="set vocabulary.file")
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(found=f"{error} in {path}", expected="UTF-8", fix="set vocabulary.file") from error
-    entries = text.removesuffix("\n").split("\n")
-    entries = [entry.removesuffix("\r") for entry in entries]
-    missing = [token for token in SPECIAL_TOKENS if token not in entries]
-    if missing:
-        raise UserError(
-            found=f"no {', '.join(missing)} among the {len(entries)} entries of {path}",
-            expected=f"a BERT vocabulary: one WordPiece a line, with {', '.join(SPECIAL_TOKENS)}",
-            fix="set vocabulary.file",
-        )
-    doubles = [entry for entry, count in Counter(entries).items() if count > 1]
-    if doubles:
-        raise UserError(
-            found=f"entries more than once in {path}: {doubles[:5]}", expected="each once", fix="set vocabulary.file"
-        )
-    return entries
 
 
 def put_in_place(path: Path, entries: Iterable[str], *, scratch_dir: Path) -> None:

@@ -18,6 +18,8 @@ from bert_lamb.shards.writer import map_columns, shard_path, write_shard
 from data_prep.documents import store
 from data_prep.documents.store import INDEX, TOKENS
 from data_prep.instances.groups import Group
+from data_prep.instances.left_out import count_left_out, left_out_ranges
+from data_prep.instances.long_sentences import cut_long_sentences
 from data_prep.instances.sentence_tasks import InstanceSettings, TokenizedDocument, as_array, assemble, make_instances
 from data_prep.output_dir import temporary_of
 
@@ -31,6 +33,7 @@ class CuttingSettings:
     vocabulary_size: int
     cls_id: int
     sep_id: int
+    is_continuation: np.ndarray  # [entries] bool, whether an entry continues a word
 
 
 @dataclass(frozen=True)
@@ -44,30 +47,51 @@ class ShardPlan:
     pieces: tuple[tuple[Group, int, int], ...]  # (group, first instance, stop)
 
 
+@dataclass(frozen=True)
+class LaidDown:
+    """What a group gave at one length."""
+
+    num_instances: int
+    left_out: dict[str, int]  # reason -> tokens of its documents that are in none of its instances
+
+
 def lay_down_instances(
     group: Group, instance_settings: Sequence[InstanceSettings], settings: CuttingSettings
-) -> dict[int, int]:
-    """Make a group's instances of every length and leave them in files; how many there are, by length."""
-    paths = {
-        found.max_seq_length: _instances_path(group, found.max_seq_length, settings) for found in instance_settings
-    }
-    if not all(path.is_file() for path in paths.values()):
-        documents, _ = open_group(group, settings)
+) -> dict[int, LaidDown]:
+    """Make a group's instances of every length and leave them in files, with the ranges of the text left out."""
+    lengths = [found.max_seq_length for found in instance_settings]
+    paths = [path(group, length, settings) for path in (_instances_path, left_out_path) for length in lengths]
+    if not all(path.is_file() for path in paths):
+        documents, token_store = open_group(group, settings)
         for found in instance_settings:
-            instances = as_array(make_instances(documents, found))
-            path = paths[found.max_seq_length]
-            temporary = temporary_of(path)
-            with temporary.open("wb") as stream:
-                np.save(stream, instances)
-            temporary.replace(path)
-    return {length: len(np.load(path, mmap_mode="r")) for length, path in paths.items()}
+            cut = cut_long_sentences(
+                documents, token_store, settings.is_continuation, max_sentence_tokens=found.max_sentence_tokens
+            )
+            instances = as_array(make_instances(cut, found))
+            _save(_instances_path(group, found.max_seq_length, settings), instances)
+            ranges = left_out_ranges(instances, cut, sentence_task=found.sentence_task)
+            _save(left_out_path(group, found.max_seq_length, settings), ranges)
+    return {
+        length: LaidDown(
+            num_instances=len(np.load(_instances_path(group, length, settings), mmap_mode="r")),
+            left_out=count_left_out(np.load(left_out_path(group, length, settings))),
+        )
+        for length in lengths
+    }
+
+
+def _save(path: Path, numbers: np.ndarray) -> None:
+    temporary = temporary_of(path)
+    with temporary.open("wb") as stream:
+        np.save(stream, numbers)
+    temporary.replace(path)
 
 
 def plan_shards(
-    groups: Sequence[tuple[Group, dict[int, int]]], shard_sizes: Sequence[int], *, max_seq_length: int
+    groups: Sequence[tuple[Group, dict[int, LaidDown]]], shard_sizes: Sequence[int], *, max_seq_length: int
 ) -> Iterator[ShardPlan]:
-    """The shards of one set. groups: those of one split, each with the number of its instances by length."""
-    remaining = ((group, counts[max_seq_length]) for group, counts in groups)
+    """The shards of one set. groups: those of one split, each with what it gave by length."""
+    remaining = ((group, laid_down[max_seq_length].num_instances) for group, laid_down in groups)
     (group, available), position = next(remaining), 0
     for number, size in enumerate(shard_sizes):
         pieces, missing = [], size
@@ -104,6 +128,11 @@ def make_shard(plan: ShardPlan, settings: CuttingSettings) -> tuple[Shard, int]:
     )
 
 
+def key_of(document_number: int, *, copy: int) -> str:
+    """What the randomness of one use of a document hangs on."""
+    return f"{document_number}/{copy}"
+
+
 def open_group(
     group: Group, settings: CuttingSettings, *, has_sentences: bool = True
 ) -> tuple[list[TokenizedDocument], np.ndarray]:
@@ -127,7 +156,7 @@ def open_group(
         for row in rows.tolist():
             bounds = sentence_bounds[first_sentence[row] : first_sentence[row + 1] + 1]
             offsets = bounds - (bounds[0] - position) if has_sentences else bounds[[0, -1]] - (bounds[0] - position)
-            documents.append(TokenizedDocument(f"{numbers[row]}/{group.copy}", numbers[row], offsets.tolist()))
+            documents.append(TokenizedDocument(key_of(numbers[row], copy=group.copy), numbers[row], offsets.tolist()))
             position = documents[-1].sentence_offsets[-1]
     return documents, np.concatenate(tokens)
 
@@ -140,6 +169,10 @@ def _columns(group: Group, first: int, stop: int, max_seq_length: int, settings:
 
 def _instances_path(group: Group, max_seq_length: int, settings: CuttingSettings) -> Path:
     return settings.instances_dir / f"{group.number:06d}-seq{max_seq_length}.npy"
+
+
+def left_out_path(group: Group, max_seq_length: int, settings: CuttingSettings) -> Path:
+    return settings.instances_dir / f"{group.number:06d}-seq{max_seq_length}.left-out.npy"
 
 
 def _record_of(path: Path, settings: CuttingSettings) -> tuple[Shard, int]:

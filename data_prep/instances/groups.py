@@ -19,6 +19,7 @@ class Group:
     split: str
     copy: int  # 0 for the first use of its documents, 1 for the second, ...
     members: tuple[tuple[BlockFiles, np.ndarray], ...]  # (block, [rows]) in order
+    has_other_copies: bool  # some of its documents are in other groups too
 
 
 def make_groups(chosen: Chosen, *, group_tokens: int) -> list[Group]:
@@ -34,7 +35,8 @@ def make_groups(chosen: Chosen, *, group_tokens: int) -> list[Group]:
             places = np.flatnonzero(is_of_split & (chosen.num_copies > copy))
             for start, stop in _cuts(chosen.num_tokens[places], group_tokens):
                 members = _members(chosen, places[start:stop])
-                groups.append(Group(len(groups), split, copy, members))
+                has_other_copies = bool((chosen.num_copies[places[start:stop]] > 1).any())
+                groups.append(Group(len(groups), split, copy, members, has_other_copies))
     return groups
 
 

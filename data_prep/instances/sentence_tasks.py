@@ -32,6 +32,7 @@ class TokenizedDocument:
     key: str  # what its randomness hangs on
     number: int  # uint64, see partition.document_number
     sentence_offsets: Sequence[int]  # [sentences + 1] places in the store; no sentence is empty
+    is_piece: bytes = b""  # [sentences] 1: a word of a sentence that was cut; empty where none was
 
     @property
     def num_sentences(self) -> int:
@@ -62,6 +63,17 @@ class InstanceSettings:
     random_next_prob: float
     seed: int
 
+    @property
+    def max_num_tokens(self) -> int:
+        """Without the special ones."""
+        is_pair = self.sentence_task != NO_SENTENCE_TASK
+        return self.max_seq_length - (NUM_SPECIAL_TOKENS_OF_PAIR if is_pair else NUM_SPECIAL_TOKENS_OF_RUN)
+
+    @property
+    def max_sentence_tokens(self) -> int:
+        """The longest sentence that an instance can hold whole; in a pair there is another token beside it."""
+        return self.max_num_tokens - (self.sentence_task != NO_SENTENCE_TASK)
+
     def rng_of(self, key: str) -> random.Random:
         return random.Random(f"{self.seed}/{self.max_seq_length}/{key}")
 
@@ -69,8 +81,9 @@ class InstanceSettings:
 def make_instances(documents: Sequence[TokenizedDocument], settings: InstanceSettings) -> list[Instance]:
     """The instances of a group's documents, in order; partners for random pairs come from the same group.
 
-    documents: lie end to end in the token store. Each document draws from its own generator, keyed by (seed, length,
-    document key): how often one document draws never shifts the draws of another.
+    documents: lie end to end in the token store; sentences that no instance can hold are cut already
+    (long_sentences.py). Each document draws from its own generator, keyed by (seed, length, document key): how often
+    one document draws never shifts the draws of another.
     """
     if settings.sentence_task == NO_SENTENCE_TASK:
         return runs_of_group(documents, settings)
@@ -90,19 +103,21 @@ def next_sentence_pairs(
     Where `documents` holds no other document, no pair is random, and a gathering of one sentence makes no pair.
     """
     offsets, num_sentences = documents[index].sentence_offsets, documents[index].num_sentences
-    max_num_tokens = settings.max_seq_length - NUM_SPECIAL_TOKENS_OF_PAIR
+    max_num_tokens = settings.max_num_tokens
     rng = settings.rng_of(documents[index].key)
-    target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+    target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
     pairs = []
     first = 0  # sentence that the gathering begins with
     while first < num_sentences:
         stop = bisect_left(offsets, offsets[first] + target, first + 1, num_sentences)
+        stop = _without_piece_too_many(documents[index], first, stop, max_num_tokens, min_sentences=2)
         stop_a = first + 1 + _below(rng, stop - first - 1) if stop - first > 1 else stop
         span_a = offsets[first], offsets[stop_a]
         is_alone = stop_a == stop
         is_random_next = (is_alone or rng.random() < settings.random_next_prob) and len(documents) > 1
         if is_random_next:
-            span_b = _random_span(documents, index, target - (span_a[1] - span_a[0]), rng)
+            length_a = span_a[1] - span_a[0]
+            span_b = _random_span(documents, index, target - length_a, max_num_tokens - length_a, rng)
             first = stop_a
         else:
             span_b = offsets[stop_a], offsets[stop]
@@ -121,13 +136,14 @@ def sentence_order_pairs(
     makes no pair. (ALBERT's code gives such a sentence a random B and the label of a swap, which teaches the topic.)
     """
     offsets, num_sentences = documents[index].sentence_offsets, documents[index].num_sentences
-    max_num_tokens = settings.max_seq_length - NUM_SPECIAL_TOKENS_OF_PAIR
+    max_num_tokens = settings.max_num_tokens
     rng = settings.rng_of(documents[index].key)
-    target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+    target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
     pairs = []
     first = 0
     while first < num_sentences - 1:
         stop = max(first + 2, bisect_left(offsets, offsets[first] + target, first + 1, num_sentences))
+        stop = _without_piece_too_many(documents[index], first, stop, max_num_tokens, min_sentences=2)
         middle = first + 1 + _below(rng, stop - first - 1)
         start_a, stop_a, start_b, stop_b = truncate_pair(
             (offsets[first], offsets[middle]), (offsets[middle], offsets[stop]), max_num_tokens, rng
@@ -145,17 +161,17 @@ def runs_of_group(documents: Sequence[TokenizedDocument], settings: InstanceSett
     A sentence longer than an instance is cut, so every token of the group is in exactly one instance. short_seq_prob is
     drawn for each instance, from a generator keyed by the group's first document.
     """
-    max_num_tokens = settings.max_seq_length - NUM_SPECIAL_TOKENS_OF_RUN
+    max_num_tokens = settings.max_num_tokens
     rng = settings.rng_of(documents[0].key)
     runs: list[Instance] = []
-    target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+    target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
     start, document_of_start, num_used = documents[0].sentence_offsets[0], 0, 0  # num_used: separators included
 
     def close(stop: int, document: int) -> None:
         nonlocal start, document_of_start, num_used, target
         runs.append(Instance(start, stop, stop, stop, document_of_start, False))
         start, document_of_start, num_used = stop, document, 0
-        target = _draw_target(rng, settings.short_seq_prob, max_num_tokens)
+        target = draw_target(rng, settings.short_seq_prob, max_num_tokens)
 
     for index, document in enumerate(documents):
         offsets = document.sentence_offsets
@@ -179,7 +195,7 @@ PAIRS: dict[str, Callable[[Sequence[TokenizedDocument], int, InstanceSettings], 
 }
 
 
-def _draw_target(rng: random.Random, short_seq_prob: float, max_num_tokens: int) -> int:
+def draw_target(rng: random.Random, short_seq_prob: float, max_num_tokens: int) -> int:
     """The length to gather: the full one, or in a share of the cases a random shorter one."""
     if rng.random() < short_seq_prob:
         return 2 + _below(rng, max_num_tokens - 1)
@@ -192,14 +208,25 @@ def _below(rng: random.Random, bound: int) -> int:
 
 
 def _random_span(
-    documents: Sequence[TokenizedDocument], index: int, wanted_tokens: int, rng: random.Random
+    documents: Sequence[TokenizedDocument], index: int, wanted_tokens: int, room: int, rng: random.Random
 ) -> tuple[int, int]:
     """Sentences of another document, from a random one on until there are wanted_tokens or the document ends."""
     other = _below(rng, len(documents) - 1)
-    offsets = documents[other + (other >= index)].sentence_offsets
+    document = documents[other + (other >= index)]
+    offsets = document.sentence_offsets
     first = _below(rng, len(offsets) - 1)
     stop = bisect_left(offsets, offsets[first] + wanted_tokens, first + 1, len(offsets) - 1)
+    stop = _without_piece_too_many(document, first, stop, room, min_sentences=1)
     return offsets[first], offsets[stop]
+
+
+def _without_piece_too_many(
+    document: TokenizedDocument, first: int, stop: int, room: int, *, min_sentences: int
+) -> int:
+    """Where sentences first..stop end if a word of a cut sentence that does not fit any more is left for the next."""
+    if not document.is_piece or not document.is_piece[stop - 1] or stop - first <= min_sentences:
+        return stop
+    return stop - (document.sentence_offsets[stop] - document.sentence_offsets[first] > room)
 
 
 def truncate_pair(

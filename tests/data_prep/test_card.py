@@ -11,6 +11,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -18,7 +19,7 @@ import yaml
 
 from bert_lamb.shards import read_manifest
 from bert_lamb.shards.inspect import instance_text, read_entries
-from bert_lamb.shards.manifest import MANIFEST_FILE, SourceRecord
+from bert_lamb.shards.manifest import MANIFEST_FILE, SourceRecord, TextRecord
 from bert_lamb.shards.reader import open_shard
 from bert_lamb.shards.verify import verify
 from data_prep.card import card, write_card
@@ -112,6 +113,31 @@ def test_counts_are_those_of_the_shards(folder, text):
             inside = sum(first <= len(row["input_ids"]) <= last for row in rows)
             assert line[column].split(" ")[0] == str(inside), line
         assert sum(int(line[column].split(" ")[0]) for line in of_length[1:]) == len(rows)
+
+
+def test_text_left_out_by_length_and_reason(folder, text):
+    """Nothing where it was not counted, as in shards of an earlier version."""
+    assert "left out" not in text
+    counted = (
+        TextRecord(32, "train", 2000, {"trimmed": 100, "last_sentence": 3}),
+        TextRecord(32, "heldout", 10, {"single_sentence": 10}),
+        TextRecord(64, "train", 2000, {}),
+    )
+    section = card.text_left_out(replace(read_manifest(folder), text=counted))
+    ((header, *rows),) = tables_of(section)
+    assert header[2:] == [
+        "tokens of the text",
+        "left out",
+        "share",
+        "trimmed from pairs longer than an instance",
+        "last sentences without a second segment",
+        "documents of a single sentence",
+    ]
+    assert rows == [
+        ["32", "train", "2,000", "103", "5.2 %", "5.0 %", "0.15 %", "0 %"],
+        ["32", "held out", "10", "10", "100.0 %", "0 %", "0 %", "100.0 %"],
+        ["64", "train", "2,000", "0", "0 %", "0 %", "0 %", "0 %"],
+    ]
 
 
 @pytest.mark.parametrize("tokens_per_shard", [None, 50])

@@ -427,6 +427,8 @@ def test_files_that_changed_are_read_anew(prepared, corpus, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         if place == "shards":
             patch.setattr("data_prep.instances.make.make_shard", make_some)
+        if place == "reading":  # the text is looked at before; here the fault is to come late
+            patch.setattr("data_prep.documents.vocabulary_fit.SAMPLE_DOCUMENTS", 1)
         if place == "manifest":
             patch.setattr("data_prep.prepare.put_in_place", lambda *arguments: refuse())
         with pytest.raises(UserError, match="in the line at byte" if place == "reading" else "found a; expected b"):

@@ -84,7 +84,7 @@ def test_a_group_does_not_keep_its_blocks_mapped(tmp_path, monkeypatch):
         return read(block, part)
 
     monkeypatch.setattr(store, "read", read_and_count)
-    documents, token_store = open_group(group, CuttingSettings(tmp_path, tmp_path, 100, 2, 3))
+    documents, token_store = open_group(group, CuttingSettings(tmp_path, tmp_path, 100, 2, 3, np.zeros(100, bool)))
     assert (len(documents), len(token_store), len(num_mapped)) == (40, 200, 80)
     assert max(num_mapped) <= 4  # the two files of this block and of the one before
 
@@ -186,7 +186,8 @@ def chosen_of(num_copies, is_heldout, num_tokens, block_sizes):
     row = np.concatenate([np.arange(size) for size in block_sizes])[:count].astype(np.int32)
     return Chosen(
         blocks, block, row, np.arange(count, dtype=np.uint64), np.zeros(count, np.int16),
-        np.array(num_tokens, np.int64), np.array(num_copies, np.int16), np.array(is_heldout, np.bool_), Counter(), 0,
+        np.array(num_tokens, np.int64), np.array(num_copies, np.int16), np.array(is_heldout, np.bool_),
+        np.zeros(count, np.bool_), Counter(), 0,
     )  # fmt: skip
 
 

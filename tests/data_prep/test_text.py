@@ -17,7 +17,8 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 from bert_lamb.errors import UserError
 from data_prep.documents.sentences import split_sentences
 from data_prep.documents.tokenization import SentenceTokenizer, bert_normalizer
-from data_prep.documents.vocabulary import SPECIAL_TOKENS, count_characters, put_in_place, read_entries, train_entries
+from data_prep.documents.vocabulary import count_characters, put_in_place, train_entries
+from data_prep.documents.vocabulary_file import SPECIAL_TOKENS, read_entries
 from data_prep.documents.wikitext import plain_text
 
 PAGE = """{{Infobox thing

@@ -29,6 +29,9 @@ def edit_manifest(directory, change):
     path.write_text(json.dumps(plain))
 
 
+TEXT = {"max_seq_length": 32, "split": "train", "num_tokens": 8, "left_out": {"trimmed": 2}}
+
+
 def flip_byte(path, place=-2000):
     content = bytearray(path.read_bytes())
     content[place] ^= 1
@@ -58,6 +61,16 @@ def test_absent_manifest(tmp_path):
     ("change", "complaint"),
     [
         (lambda plain: plain.update(format_version=1), "format_version 1"),
+        (lambda plain: plain.update(format_version=4), "format_version 4 .*expected format_version 2 or 3"),
+        (lambda plain: plain.update(format_version=True), "format_version True"),
+        (lambda plain: plain.update(format_version="3"), "format_version '3'"),
+        (lambda plain: plain.update(format_version=2), "a field text .*none in version 2"),
+        (lambda plain: plain.pop("text"), r"missing keys \['text'\]"),
+        (lambda plain: plain["text"].append({**TEXT, "left_out": {"lost": 1}}), r"unknown reasons \['lost'\]"),
+        (lambda plain: plain["text"].append({**TEXT, "left_out": {"trimmed": 9}}), "with 9 of 8 tokens left out"),
+        (lambda plain: plain["text"].append({**TEXT, "left_out": {"trimmed": -1}}), "with -1 of 8 tokens left out"),
+        (lambda plain: plain["text"].extend([TEXT, TEXT]), "text of train 32 twice"),
+        (lambda plain: plain["text"].append({**TEXT, "split": "test"}), "or of no known split"),
         (lambda plain: plain.update(format="other"), "format 'other'"),
         (lambda plain: plain.update(extra=1), r"unknown keys \['extra'\]"),
         (
@@ -386,3 +399,18 @@ def test_offsets_that_lead_nowhere_are_told_not_crashed_on(rows):
 def test_writing_flushes_a_readable_file(tmp_path, rows):
     write_columns(tmp_path / "one.arrow", columns_of(rows[32, "heldout"]), vocabulary_size=200)
     assert pa.ipc.open_file(str(tmp_path / "one.arrow")).num_record_batches == 1
+
+
+def test_text_that_is_in_no_instance_nor_left_out(shards_dir):
+    """The instances must hold what is not left out; [CLS] and two [SEP] of each are no text."""
+    manifest = read_manifest(shards_dir)
+    found = manifest.instance_set(max_seq_length=32, split="train")
+    held = found.num_tokens - 3 * found.num_instances
+
+    def text(num_tokens, split="train"):
+        edit_manifest(shards_dir, lambda plain: plain.update(text=[{**TEXT, "num_tokens": num_tokens, "split": split}]))
+        return verify(shards_dir)
+
+    assert text(held + 2) == []
+    (complaint,) = text(held + 3)
+    assert complaint == f"manifest.text: {held + 1} tokens of train 32 are not left out, but its instances hold {held}"

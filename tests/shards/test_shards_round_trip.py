@@ -5,8 +5,10 @@ of order, a compressed shard (the zero-copy view fails).
 """
 
 import hashlib
+import json
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -19,8 +21,9 @@ from hypothesis import strategies as st
 from known_shards import columns_of, write_folder
 
 from bert_lamb.shards import open_instances, read_manifest, writer
-from bert_lamb.shards.manifest import manifest_from_json
+from bert_lamb.shards.manifest import TextRecord, manifest_from_json
 from bert_lamb.shards.schema import Columns, arrow_schema, concatenate, offsets_of, to_record_batch
+from bert_lamb.shards.verify import verify
 from bert_lamb.shards.writer import equal_shard_sizes, map_columns, write_columns, write_shard
 
 
@@ -180,6 +183,30 @@ def test_manifest_round_trip(shards_dir):
     manifest = read_manifest(shards_dir)
     assert manifest_from_json(manifest.to_json(), origin="here") == manifest
     assert manifest.instance_set(max_seq_length=32, split="heldout").num_instances == 9
+
+
+def test_text_that_was_counted_comes_back(shards_dir):
+    text = (
+        TextRecord(32, "train", 9000, {"trimmed": 70, "last_sentence": 3, "single_sentence": 0}),
+        TextRecord(128, "heldout", 5, {}),
+    )
+    manifest = replace(read_manifest(shards_dir), text=text)
+    assert manifest_from_json(manifest.to_json(), origin="here") == manifest
+    assert [found.num_left_out for found in manifest.text] == [73, 0]
+
+
+def test_shards_of_version_2_are_read_as_they_are(shards_dir):
+    """All but the manifest's version and its field `text` is the same; and written again it is the same text."""
+    path = shards_dir / "manifest.json"
+    plain = json.loads(path.read_text())
+    before = taken_rows(open_instances(shards_dir, max_seq_length=32, split="train"), range(70))
+    assert (plain["format_version"], plain.pop("text")) == (3, [])
+    path.write_text(json.dumps({**plain, "format_version": 2}, indent=2, ensure_ascii=False) + "\n")
+    assert taken_rows(open_instances(shards_dir, max_seq_length=32, split="train"), range(70)) == before
+    assert verify(shards_dir) == []
+    manifest = read_manifest(shards_dir)
+    assert (manifest.format_version, manifest.text) == (2, ())
+    assert manifest.to_json() == path.read_text()
 
 
 def test_take_is_fast(tmp_path):
