@@ -1,6 +1,6 @@
 """The launch stories in scripts/: what they start, what they refuse, when a SLURM job comes back to the queue.
 
-Launchers are stand-ins that print their arguments; test_slurm.py and test_hosts.py run the real ones.
+Launchers are stand-ins that print their arguments; test_slurm.py runs a real SLURM.
 Breaks that turn this file red: a missing hostfile accepted, a fixed port, a requeue decided by srun's status.
 """
 
