@@ -1,5 +1,6 @@
 """The list of mutations fits the code as it is: each applies, once. `python tests/mutate.py` tries them."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ def test_the_mutation_still_applies(mutation):
     assert text.count(mutation.old) == 1
     changed = text.replace(mutation.old, mutation.new)
     assert changed != text
-    compile(changed, mutation.file, "exec")
+    if mutation.file.endswith(".py"):
+        compile(changed, mutation.file, "exec")
+    elif mutation.file.endswith(".sh"):
+        subprocess.run(["bash", "-n"], input=changed, text=True, check=True, timeout=30)
     assert mutation.tests
     for test in mutation.tests:
         assert (CHECKOUT / Path(test.split("::")[0])).exists(), test
