@@ -31,6 +31,7 @@ SUMMARIES = {
     "squad": "fine-tune, predict and score extractive question answering",
     "report": "report.json and report.html of a run",
 }
+PRINT_THEIR_RESULT = ("inspect", "verify", "--help", "--version")  # the others leave files, and print what they did
 EXIT_USER_ERROR = 2
 EXIT_CHECK_FAILED = 1
 EXIT_DEFECT = 1
@@ -64,8 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to mend)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Signals are heard before anything heavy is imported: one that comes early must not end a run that can be resumed.
-    with patient_streams(), stop_on_signals() if arguments[:1] == ["pretrain"] else nullcontext():
-        return _main(arguments)
+    with patient_streams() as output, stop_on_signals() if arguments[:1] == ["pretrain"] else nullcontext():
+        status = _main(arguments)
+        output.flush()
+        if status == 0 and output.is_full and arguments[0] in PRINT_THEIR_RESULT:
+            print(
+                f"bert-lamb {arguments[0]}: no room on the disk under standard output; it is cut short", file=sys.stderr
+            )
+            return EXIT_USER_ERROR
+        return status
 
 
 def _main(arguments: list[str]) -> int:

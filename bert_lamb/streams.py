@@ -6,6 +6,7 @@ disk under a log file ENOSPC. What is printed here is never the result of a comm
 on the lines go nowhere.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ class PatientStream:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.is_full = False  # the disk under it had no room: what was printed has a reader, and is lost for it
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -44,6 +46,7 @@ class PatientStream:
         """Point the descriptor at nothing, so that what is still buffered, C libraries and children do not fail."""
         if isinstance(error, UnicodeError) or (isinstance(error, ValueError) and not self._stream.closed):
             raise error
+        self.is_full = self.is_full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
         try:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -53,13 +56,17 @@ class PatientStream:
 
 
 @contextmanager
-def patient_streams() -> Iterator[None]:
-    """Standard output and error are patient inside; flushed at the end, so that the interpreter's exit cannot fail."""
+def patient_streams() -> Iterator[PatientStream]:
+    """Standard output, which is yielded, and error are patient inside.
+
+    They are flushed at the end, so that the interpreter's exit cannot fail.
+    """
     make_streams_safe()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (PatientStream(stream) for stream in before)  # type: ignore[assignment]
+    output, errors = (PatientStream(stream) for stream in before)
+    sys.stdout, sys.stderr = output, errors  # type: ignore[assignment]
     try:
-        yield
+        yield output
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -130,11 +130,15 @@ def test_a_full_disk_under_a_log_file_costs_the_lines_only(monkeypatch):
 
 @pytest.mark.parametrize("closing", [">&-", "2>&-", ">/dev/full", "| true"])
 def test_a_command_keeps_its_status_whoever_listens(tmp_path, closing):
-    """Usage (stdout) and a mistake (stderr) into descriptors that are closed, full or read by nobody."""
+    """Usage (stdout) and a mistake (stderr) into descriptors that are closed, full or read by nobody.
+
+    A command whose result is what it prints fails where the disk had no room for that.
+    """
     python = f"PYTHONPATH={CHECKOUT} {sys.executable} -m bert_lamb"
     script = f"set -o pipefail; {python} --help {closing}; echo $?; {python} nonsense {closing}; echo $?"
     ended = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     statuses = [line for line in ended.stdout.splitlines() if line.isdecimal()]
-    assert statuses == ["0", "2"], ended
+    assert statuses == ["2" if closing == ">/dev/full" else "0", "2"], ended
+    assert ("no room on the disk under standard output" in ended.stderr) == (closing == ">/dev/full")
     assert "Traceback" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
