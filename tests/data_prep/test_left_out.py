@@ -146,6 +146,15 @@ def test_ranges_are_the_positions_in_no_instance(sentence_lengths, task, max_seq
     assert sum(count_left_out(ranges).values()) == len(found) == (ranges[:, 1] - ranges[:, 0]).sum()
 
 
+def test_a_foreign_second_segment_says_nothing_of_its_pair_s_document():
+    """Document 0 has sentences of 3 and 3 tokens; its one pair is its first and two tokens of document 1."""
+    documents, _ = store_of([[3, 3], [2, 2]])
+    instances = np.array([[0, 3, 6, 8, 0, 1]])
+    ranges = left_out_ranges(instances, documents, sentence_task="next_sentence")
+    last, single = LEFT_OUT_REASONS.index("last_sentence"), LEFT_OUT_REASONS.index("single_sentence")
+    assert ranges.tolist() == [[3, 6, last], [8, 10, single]]
+
+
 @st.composite
 def some_ranges(draw):
     places = sorted(draw(st.sets(st.integers(0, 60), max_size=12)))
