@@ -104,7 +104,7 @@ def run(capsys, *arguments):
             ["found batch_size=30; expected a multiple of micro_batch_size=8"],
         ),
         (["squad", "model_dir=/nowhere", "eval_file=e", "output_dir=o"], ["/nowhere"]),
-        (["export", "run_dir=/nowhere", "output_dir=o"], ["found no checkpoint 'latest' in /nowhere"]),
+        (["export", "run_dir=/nowhere", "output_dir=o"], ["found no folder /nowhere"]),
         (["report", "run_dir=/nowhere"], ["/nowhere"]),
         (["inspect", "shards_dir=/nowhere"], ["no manifest.json in /nowhere"]),
         (
