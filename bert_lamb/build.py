@@ -112,7 +112,6 @@ def build_engine(
 ) -> Engine:
     """Model, optimizer and machine of a phase, with weights and moments of `checkpoint` when there is one."""
     runtime = config.runtime
-    check_kernels(config, process)
     model = build_model(config, phase)
     if checkpoint is not None:
         with torch.no_grad():

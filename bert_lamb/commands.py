@@ -124,10 +124,6 @@ def run_inspect(config: InspectConfig) -> int:
 
 
 def run_pretrain(config: PretrainConfig) -> int:
-    from bert_lamb.tracker import check_tracker
-
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":  # the only one that has a tracker
-        check_tracker(name=config.tracker.name, mode=config.tracker.mode)
     if config.runtime.device == "auto" and config.runtime.precision is Precision.fp16:
         _require_gpu_for_fp16()
     if config.runtime.device == "cpu":

@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 import yaml
 
-from bert_lamb.build import build_engine
+from bert_lamb.build import build_engine, check_kernels
 from bert_lamb.config import EngineName, PretrainConfig
 from bert_lamb.data.batches import HeldoutBatches, TrainingBatches
 from bert_lamb.data.keyed_random import fold
@@ -32,6 +32,7 @@ from bert_lamb.run_dir import METRICS_FILE, RunDir, forget_metrics_after
 from bert_lamb.schedule import is_due, lr_multiplier
 from bert_lamb.shards import NO_SENTENCE_TASK
 from bert_lamb.stop import StopFlag, stop_on_signals
+from bert_lamb.tracker import check_tracker
 
 MAX_CONSECUTIVE_SKIPS = 50  # steps; a dynamic loss scale needs some, a diverged run never stops
 STOPPED_BY_SIGNAL = 143
@@ -52,6 +53,9 @@ def pretrain(config: PretrainConfig) -> None:
         if process.world_size > 1:
             held.enter_context(process_group(process))
         with together(process):
+            if process.is_main:  # the only one that has a tracker
+                check_tracker(name=config.tracker.name, mode=config.tracker.mode)
+            check_kernels(config, process)
             phases = admit_phases(config, world_size=process.world_size)
         if runtime.engine is EngineName.deepspeed and process.world_size == 1:
             held.enter_context(process_group(process))

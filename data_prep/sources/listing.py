@@ -67,7 +67,7 @@ def list_files(source: Source, *, suffixes: tuple[str, ...] | None) -> Listing:
 
     Raises UserError if there is no file, and for a folder that cannot be read and a name that is not UTF-8.
     """
-    path = Path(source.path).expanduser()
+    path = Path(source.path)
     listing = Listing()
     is_empty_sound = source.kind not in MAGIC_OF_TABLES
     if path.is_file():
