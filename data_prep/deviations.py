@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_lamb.shards.manifest import NEXT_SENTENCE, NO_SENTENCE_TASK, InstanceSet, Manifest, TextRecord
+from bert_lamb.shards.manifest import NEXT_SENTENCE, NO_SENTENCE_TASK, TRIMMED, InstanceSet, Manifest, TextRecord
 from bert_lamb.shards.reader import open_shard
 from data_prep.card.card import LEFT_OUT_TEXTS, percent
 from data_prep.documents.selection import Chosen
@@ -20,7 +20,8 @@ from data_prep.instances.make import instance_settings_of
 from data_prep.instances.sentence_tasks import draw_target
 from data_prep.settings import Settings
 
-MAX_SHARE_LEFT_OUT = 0.02  # of the text, before it is warned of
+MAX_SHARE_LEFT_OUT = 0.02  # of the text, before it is warned of; what is trimmed from pairs does not count
+MAX_SHARE_TRIMMED = 0.10  # BERT's own procedure trims 7 % of Wikipedia's text at length 128, at every run
 MAX_TOKENS_OF_SHARD = 1 << 20  # that are looked at for [UNK]
 TOLERANCE = 0.1  # of a share of the instances, besides what chance explains
 NUM_STANDARD_DEVIATIONS = 4.0  # of what chance explains
@@ -55,7 +56,9 @@ def _text_left_out(manifest: Manifest) -> Iterator[str]:
     parts = []
     for max_seq_length in sorted({found.max_seq_length for found in manifest.text}):
         found = left_out_of_length(manifest, max_seq_length)
-        if found.num_left_out > MAX_SHARE_LEFT_OUT * found.num_tokens:
+        num_trimmed = found.left_out.get(TRIMMED, 0)
+        is_too_much = found.num_left_out - num_trimmed > MAX_SHARE_LEFT_OUT * found.num_tokens
+        if is_too_much or num_trimmed > MAX_SHARE_TRIMMED * found.num_tokens:
             reasons = ", ".join(
                 f"{percent(count, found.num_tokens)} {LEFT_OUT_TEXTS[reason]}"
                 for reason, count in found.left_out.items()

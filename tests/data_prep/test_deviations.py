@@ -1,12 +1,15 @@
 """Shares that a corpus cannot give are said: a small corpus provokes each, and an ordinary one is not warned of."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from bert_lamb.shards import read_manifest
+from bert_lamb.shards.manifest import TextRecord
+from data_prep.deviations import _text_left_out
 from data_prep.documents.partition import document_number
 from data_prep.prepare import prepare
 from data_prep.settings import Cleaning, Spread
@@ -133,3 +136,20 @@ def test_weights_that_do_not_come_out(tmp_path, warnings_of):
     short = source_of(tmp_path, [1] * 5, "short")
     (line,) = warnings_of(books, short, cleaning=Cleaning(min_characters=100))
     assert line == "none of the 5 documents of source short (weight 1) is used"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "is_warned_of"),
+    [
+        ({"trimmed": 100, "last_sentence": 20}, False),
+        ({"trimmed": 101, "last_sentence": 0}, True),
+        ({"trimmed": 0, "last_sentence": 15, "single_sentence": 6}, True),
+        ({"trimmed": 0, "last_sentence": 0}, False),
+    ],
+)
+def test_text_left_out_is_warned_of(left_out, is_warned_of):
+    """10 % may be trimmed, which is BERT's procedure and cannot be helped; of the rest 2 %."""
+    record = TextRecord(max_seq_length=128, split="train", num_tokens=1000, left_out=left_out)
+    lines = list(_text_left_out(SimpleNamespace(text=(record,))))
+    assert len(lines) == is_warned_of
+    assert all(f"{sum(left_out.values()) / 10:.1f} % at length 128 (" in line for line in lines)
