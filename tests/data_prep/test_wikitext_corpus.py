@@ -26,6 +26,7 @@ ARTICLES = r"""
  
  = = History = = 
  
+ = nor this = 
  It was the " Mill of the North " ; they didn 't say " why " . The mill 's owners left .
  
  = = = Later years = = = 
@@ -39,6 +40,7 @@ ARTICLES = r"""
 OLD_MILL = [
     "The Old Mill is a well-known mill of 1,200 square metres (3.5%). It isn't in use.",
     "= no title =",
+    "= nor this =",
     'It was the "Mill of the North"; they didn\'t say "why". The mill\'s owners left.',
     "It closed at 5: 30 [sic], they'll say!",
 ]
