@@ -401,7 +401,7 @@ class SquadConfig:
     n_best_size: int = 20
     max_answer_length: int = 30  # tokens
     batch_size: int = 32  # features per optimizer step
-    micro_batch_size: int = 32  # features per forward and backward
+    micro_batch_size: int = 32  # features per forward and backward: at most
     peak_lr: float = 3e-5
     warmup_proportion: float = 0.1
     num_epochs: float = 2.0
@@ -773,12 +773,6 @@ def check_squad(config: SquadConfig) -> Complaints:
     _check_if_share(complaints, "", config, "warmup_proportion")
     for name in ("weight_decay", "max_grad_norm"):
         complaints.unless(getattr(config, name) >= 0, name, getattr(config, name), "0 (off) or more")
-    complaints.unless(
-        config.micro_batch_size > 0 and config.batch_size % config.micro_batch_size == 0,
-        "batch_size",
-        config.batch_size,
-        f"a multiple of micro_batch_size={config.micro_batch_size}",
-    )
     complaints.unless(
         config.max_query_length + config.doc_stride + 3 <= config.max_seq_length,
         "max_seq_length",

@@ -100,8 +100,8 @@ def run(capsys, *arguments):
             ["found instances_per_shard=4194304; expected at most 4194303 at length 512"],
         ),
         (
-            ["squad", "model_dir=m", "eval_file=e", "output_dir=o", "batch_size=30", "micro_batch_size=8"],
-            ["found batch_size=30; expected a multiple of micro_batch_size=8"],
+            ["squad", "model_dir=m", "eval_file=e", "output_dir=o", "batch_size=0", "micro_batch_size=-1"],
+            ["found batch_size=0; expected a number above 0", "found micro_batch_size=-1; expected a number above 0"],
         ),
         (["squad", "model_dir=/nowhere", "eval_file=e", "output_dir=o"], ["/nowhere"]),
         (["export", "run_dir=/nowhere", "output_dir=o"], ["found no folder /nowhere"]),
