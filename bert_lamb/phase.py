@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb.batch_plan import BatchPlan, plan_batch
-from bert_lamb.config import EngineName, PhaseConfig, PretrainConfig
+from bert_lamb.config import PhaseConfig, PretrainConfig
 from bert_lamb.data.masking import MaskingRule, continuations
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.errors import UserError
@@ -37,8 +37,7 @@ class Phase:
 
 def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
     """Check each phase's batch and shards; raises UserError at the first that does not fit."""
-    if config.runtime.engine is EngineName.deepspeed:
-        check_overrides(config.runtime.deepspeed_overrides)
+    check_overrides(config.runtime.deepspeed_overrides)
     phases: list[Phase] = []
     steps_before = 0
     for index, (name, settings) in enumerate(config.phases.items()):

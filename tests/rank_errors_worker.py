@@ -10,12 +10,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from bert_lamb import cli, ranks
 from bert_lamb.engine.launch import join_process_group, this_process
+from bert_lamb.errors import UserError
 
 
 class LeftAlone(Exception):
@@ -61,6 +63,8 @@ def main(folder: Path, arguments: list[str]) -> int:
             await_file(folder / "is_held")
         meet("held")
     meet("override", "+runtime.deepspeed_overrides.optimizer.type=Adam")
+    with a_mistake_after_all_have_met():
+        meet("late")
     (folder / f"seen{rank}.json").write_text(json.dumps(seen))
     ranks.leave_alone = leave_for_good
     torch.distributed.distributed_c10d._get_default_store().set("failed", "0")
@@ -72,6 +76,21 @@ def main(folder: Path, arguments: list[str]) -> int:
 
 def leave_or_return(status: int) -> int:
     return leave(status) if ranks._is_connected() else status
+
+
+@contextlib.contextmanager
+def a_mistake_after_all_have_met() -> Iterator[None]:
+    """Where every rank finds it by itself, and no rank can wait for the others to agree."""
+    from bert_lamb import pretrain
+
+    def refuse(*rest: object, **more: object) -> None:
+        raise UserError(found="an engine that cannot be built", expected="one that can", fix="none")
+
+    build, pretrain.build_engine = pretrain.build_engine, refuse
+    try:
+        yield
+    finally:
+        pretrain.build_engine = build
 
 
 def await_file(path: Path) -> None:

@@ -47,6 +47,7 @@ def met(tmp_path_factory):
         ("one_rank", [f"found on rank 1 ({HOST}) no manifest.json in /nowhere; expected"]),
         ("strangers", ["found thesis.tex in "]),
         ("held", ["found another process at work in "]),
+        ("override", ["found runtime.deepspeed_overrides.optimizer.type; expected no such override"]),
     ],
 )
 def test_a_mistake_is_said_once_and_ends_all_ranks(met, case, expected):
@@ -68,12 +69,12 @@ def test_each_damaged_file_is_named(met):
 
 def test_what_is_found_after_the_ranks_have_met_is_said_by_the_first_that_has_it(met):
     both, _ = met
-    assert [seen["override"][0] for seen in both] == [2, 2]
-    said = [seen["override"][1].splitlines() for seen in both]
+    assert [seen["late"][0] for seen in both] == [2, 2]
+    said = [seen["late"][1].splitlines() for seen in both]
     lines = said[0] + said[1]
-    announced = [line for line in lines if "deepspeed_overrides.optimizer; expected" in line]
+    announced = [line for line in lines if "an engine that cannot be built; expected" in line]
     assert len(announced) == 1
-    assert f" of 2 on {HOST}: found runtime.deepspeed_overrides.optimizer" in announced[0]
+    assert f" of 2 on {HOST}: found an engine that cannot be built" in announced[0]
     assert not any("Traceback" in line for line in lines)
 
 
