@@ -141,14 +141,14 @@ def test_weights_that_do_not_come_out(tmp_path, warnings_of):
 @pytest.mark.parametrize(
     ("left_out", "is_warned_of"),
     [
-        ({"trimmed": 100, "last_sentence": 20}, False),
-        ({"trimmed": 101, "last_sentence": 0}, True),
+        ({"trimmed": 200, "last_sentence": 20}, False),
+        ({"trimmed": 201, "last_sentence": 0}, True),
         ({"trimmed": 0, "last_sentence": 15, "single_sentence": 6}, True),
         ({"trimmed": 0, "last_sentence": 0}, False),
     ],
 )
 def test_text_left_out_is_warned_of(left_out, is_warned_of):
-    """10 % may be trimmed, which is BERT's procedure and cannot be helped; of the rest 2 %."""
+    """20 % may be trimmed, which is BERT's procedure; of the rest 2 %."""
     record = TextRecord(max_seq_length=128, split="train", num_tokens=1000, left_out=left_out)
     lines = list(_text_left_out(SimpleNamespace(text=(record,))))
     assert len(lines) == is_warned_of
