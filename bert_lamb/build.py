@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from bert_lamb import ranks
 from bert_lamb.config import (
     AdamWConfig,
     EngineName,
@@ -16,6 +17,7 @@ from bert_lamb.config import (
     PretrainConfig,
 )
 from bert_lamb.data.keyed_random import fold
+from bert_lamb.engine.agreement import is_first_to_say
 from bert_lamb.engine.checkpoint import Checkpoint
 from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine
 from bert_lamb.engine.deepspeed_json import deepspeed_json
@@ -90,11 +92,12 @@ def check_kernels(config: PretrainConfig, process: Process) -> None:
     UserError.
     """
     settings = config.optimizer
-    if process.device.type != "cuda" or not isinstance(settings, LayerwiseConfig):
+    if not isinstance(settings, LayerwiseConfig):
         return
     if settings.implementation not in (OptimizerImplementation.auto, OptimizerImplementation.fused):
         return
-    reason = fused.why_no_launch(process.device)
+    device = torch.device("cpu") if config.runtime.offload_optimizer else process.device  # of the masters
+    reason = fused.why_no_launch(device)
     if reason is None:
         return
     if settings.implementation is OptimizerImplementation.fused:
@@ -103,8 +106,9 @@ def check_kernels(config: PretrainConfig, process: Process) -> None:
             expected="Triton kernels that compile and run",
             fix="install what is missing, or set optimizer.implementation=foreach",
         )
-    if process.local_rank == 0:
-        print(f"optimizer.implementation=auto takes foreach, which is slower: {reason}", file=sys.stderr, flush=True)
+    said = f"optimizer.implementation=auto takes foreach, which is slower: {reason}"
+    if device.type == "cuda" and is_first_to_say(said):  # a rank that is slower than the others holds them all up
+        print(f"{ranks.label()}{said}", file=sys.stderr, flush=True)
 
 
 def build_engine(

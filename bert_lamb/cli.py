@@ -31,7 +31,9 @@ SUMMARIES = {
     "squad": "fine-tune, predict and score extractive question answering",
     "report": "report.json and report.html of a run",
 }
-PRINT_THEIR_RESULT = ("inspect", "verify", "--help", "--version")  # the others leave files, and print what they did
+# Words of calls whose result is what they print; the others leave files, and print what they did.
+PRINT_THEIR_RESULT = {"inspect", "verify", "--version", "-h", "--help", "-c", "--cfg", "-i", "--info", "-sc"}
+PRINT_THEIR_RESULT |= {"--hydra-help", "--shell-completion"}
 EXIT_USER_ERROR = 2
 EXIT_CHECK_FAILED = 1
 EXIT_DEFECT = 1
@@ -63,22 +65,27 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to mend)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
+    given = sys.argv[1:] if argv is None else argv
+    arguments = [word for word in given if not word.startswith("--local_rank")]
     # Signals are heard before anything heavy is imported: one that comes early must not end a run that can be resumed.
     with patient_streams() as output, stop_on_signals() if arguments[:1] == ["pretrain"] else nullcontext():
-        status = _main(arguments)
+        try:
+            status = _main(arguments)
+        except SystemExit:  # a signal upon which all ranks have agreed
+            ranks.leave_together()
+            raise
+        ranks.leave_together()
         output.flush()
-        if status == 0 and output.is_full and arguments[0] in PRINT_THEIR_RESULT:
-            print(
-                f"bert-lamb {arguments[0]}: no room on the disk under standard output; it is cut short", file=sys.stderr
-            )
+        is_result_printed = not arguments or any(word.split("=")[0] in PRINT_THEIR_RESULT for word in arguments)
+        if status == 0 and output.is_full and is_result_printed:
+            said = " ".join(["bert-lamb", *arguments[:1]])
+            print(f"{said}: no room on the disk under standard output; it is cut short", file=sys.stderr)
             return EXIT_USER_ERROR
         return status
 
 
 def _main(arguments: list[str]) -> int:
-    # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
-    arguments = [word for word in arguments if not word.startswith("--local_rank")]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage(), end="")
         return 0
@@ -145,7 +152,7 @@ def _does_not_compose(command: str, error: Exception) -> UserError:
 
 def _tell(command: str, error: UserError) -> int:
     """Print each complaint on a line, unless another rank does."""
-    if ranks.is_teller(error):
+    if command != "pretrain" or ranks.is_teller(error):  # tasks of other commands do not know of each other
         for line in str(error).splitlines():
             print(f"bert-lamb {command}: {ranks.label_for(error)}{line}", file=sys.stderr, flush=True)
     return EXIT_USER_ERROR
@@ -196,7 +203,10 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     from bert_lamb.yaml_texts import check_own_files
 
     config.register_schemas()
-    words = make_ready(config.SCHEMAS[command], arguments)
+    try:
+        words = make_ready(config.SCHEMAS[command], arguments)
+    except UserError as error:
+        raise error.told_by("machine") from error
     is_composed = False
     typed = [f"bert-lamb {command}", *arguments]
     statuses, told = [0], [""]  # of the jobs in this process
@@ -207,12 +217,23 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
         is_composed = True
         sys.argv = typed  # what versions.json records
         try:
-            _go_to(Path(HydraConfig.get().runtime.cwd))
-            check_own_files(config.SCHEMAS[command], command, ours=conf_dir())
-            status = _run(command, config.to_typed(command, node))
+            try:
+                _go_to(Path(HydraConfig.get().runtime.cwd))
+                check_own_files(config.SCHEMAS[command], command, ours=conf_dir())
+                typed_config = config.to_typed(command, node)
+            except UserError as error:
+                raise error.told_by("machine") from error  # every rank has the same command line and files
+            status = _run(command, typed_config)
         except UserError as error:
             statuses.append(_tell(command, error))
             told.append(str(error))
+            if error.teller != "rank 0":  # other ranks may wait in a collective, and would meet those of the next job
+                ranks.leave_alone(EXIT_USER_ERROR)
+            raise
+        except Exception:
+            if ranks.label():
+                ranks.print_traceback()
+                ranks.leave_alone(EXIT_DEFECT)
             raise
         if status:
             statuses.append(status)
@@ -249,9 +270,10 @@ def _check_working_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError as error:
-        raise UserError(
+        refused = UserError(
             found="a working folder that was deleted", expected="one that is there", fix="cd into another"
-        ) from error
+        )
+        raise refused.told_by("machine") from error
 
 
 def _go_to(directory: Path) -> None:

@@ -334,7 +334,7 @@ class CheckpointConfig:
 
     interval_steps: int = 0  # optimizer steps; 0: not by steps
     interval_minutes: float = 10.0  # by rank 0's clock, after the step that is at work; 0: not by time
-    keep_last: int = 2  # older ones within a phase are removed; the last of each phase stays
+    keep_last: int = 2  # older ones by steps are removed within a phase; of those by the clock the newest stays
 
 
 @dataclass

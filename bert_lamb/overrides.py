@@ -61,21 +61,20 @@ def make_ready(schema: type[Any], words: Sequence[str]) -> list[str]:
     """
     is_sweep = _is_sweep(words)
     ready: list[str] = []
-    last = 0  # where the last override ends: Hydra wants them side by side
+    flags: list[str] = []  # and their values; they come last, since Hydra wants the overrides side by side
     entries: dict[str, Any] = {}
     complaints: list[UserError] = []
     for before, word in zip(["", *words], words, strict=False):
         if word.startswith("-") or before in FLAGS_WITH_VALUE:
-            ready.append(word)
+            flags.append(word)
             continue
         found = _WORD.fullmatch(word)
         ready.append(_ready_word(schema, found, entries, is_sweep=is_sweep) if found else word)
-        last = len(ready) if found else last
         if found and (complaint := _complaint(word, ready[-1], found)):
             complaints.append(complaint)
     if complaints:
         raise UserErrors(complaints)
-    return [*ready[:last], *_declare(entries), *ready[last:]]
+    return [*ready, *_declare(entries), *flags]
 
 
 def _declare(entries: dict[str, Any]) -> list[str]:

@@ -183,7 +183,8 @@ def train_phase(
         is_end = step == settings.total_steps
         if heldout is not None and (is_end or is_due(step, config.evaluation.interval_steps)):
             recorder.heldout(phase, step, evaluate(engine, heldout, config.evaluation.micro_batch_size))
-        if is_last or is_due_by_clock or is_due(step, config.checkpoint.interval_steps):
+        is_by_steps = is_last or is_due(step, config.checkpoint.interval_steps)
+        if is_by_steps or is_due_by_clock:
             directory = run_dir.checkpoint_dir(phase.name, step)
             save_checkpoint(
                 engine,
@@ -192,6 +193,7 @@ def train_phase(
                 shapes=recorder.shapes,
                 about={
                     "total_step": phase.steps_before + step,
+                    "is_by_clock": not is_by_steps,
                     "vocabulary": asdict(phase.training.manifest.vocabulary),
                 },
             )
@@ -244,7 +246,8 @@ def make_heldout(config: PretrainConfig, phase: Phase) -> HeldoutBatches | None:
 
 def latest_checkpoint(run_dir: RunDir, process: Process) -> Path | None:
     """The newest checkpoint as rank 0 sees it: caches of a network file system may show other ranks an older one."""
-    found = run_dir.checkpoints() if process.is_main else []
+    with together(process):
+        found = run_dir.checkpoints() if process.is_main else []
     latest = [found[-1] if found else None]
     if process.world_size > 1:
         torch.distributed.broadcast_object_list(latest)

@@ -53,6 +53,14 @@ def print_traceback() -> None:
     sys.stderr.flush()
 
 
+def leave_together() -> None:
+    """Leave the process group, which all ranks do at their common end; nothing where there is none."""
+    if _is_connected():
+        from bert_lamb.engine import launch
+
+        launch.leave_together()
+
+
 def leave_alone(status: int) -> int:
     """Leave with `status` without waiting for the others, whom the launcher ends; returns it where there are none.
 

@@ -169,10 +169,19 @@ class RunDir:
         return folders[name]
 
     def remove_old_checkpoints(self, phase: str, *, keep_last: int) -> None:
-        """Within a phase, keep only the newest `keep_last` checkpoints."""
+        """Within a phase, keep only the newest `keep_last` checkpoints of those by steps, and the newest by the clock.
+
+        So what is saved against the loss of a machine does not push out what was asked for; the newest of all stays.
+        """
         of_phase = [path for path in self.checkpoints() if path.name.rsplit("-", 1)[0] == phase]
-        for path in of_phase[:-keep_last]:
+        by_clock = [path for path in of_phase if _is_by_clock(path / "checkpoint.json")]
+        by_steps = [path for path in of_phase if path not in by_clock]
+        for path in (*by_steps[:-keep_last], *by_clock[:-1]):
             shutil.rmtree(path)
+
+
+def _is_by_clock(file: Path) -> bool:
+    return bool(json.loads(file.read_text()).get("is_by_clock", False))
 
 
 def _total_step(file: Path) -> int:

@@ -20,7 +20,8 @@ NO_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
 BROKEN = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO}
 TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 KNOWN = NO_SPACE | NO_LEAVE | IN_THE_WAY | NO_NAME | BROKEN | TOO_MANY_FILES
-WITHOUT_A_PATH = NO_SPACE | BROKEN  # what a write to an open file raises; the others name their path, or are defects
+# What writing to or opening a file raises without a path; others name theirs, or are defects, or of the network.
+WITHOUT_A_PATH = NO_SPACE | TOO_MANY_FILES | BROKEN - {errno.ETIMEDOUT, errno.ENOTCONN}
 
 _NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)  # as Rust's and Arrow's libraries write it
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written|unexpected pos \d+ vs \d+")  # numpy's, and torch.save's
@@ -51,7 +52,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _number_of(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    if isinstance(error, OSError) or type(error).__name__ in _WRITERS_OF_TEXT:
+    if type(error) is OSError or type(error).__name__ in _WRITERS_OF_TEXT:
         found = _NUMBER.search(str(error))
         if found:
             return int(found[1])

@@ -95,6 +95,16 @@ def test_auto_says_that_it_takes_foreach(monkeypatch, capsys, overrides, reason,
     assert capsys.readouterr().err == ""
 
 
+def test_kernels_are_tried_where_the_masters_are(monkeypatch):
+    """Not on the GPU where the optimizer's state is in the memory of the CPU."""
+    tried = []
+    monkeypatch.setattr(fused, "why_no_launch", lambda device: tried.append(device.type))
+    for offload, device in ((False, GPU.device), (True, GPU.device), (False, torch.device("cpu"))):
+        words = ["recipe=lamb_32k", "shards=/s", "run_dir=/r", f"runtime.offload_optimizer={str(offload).lower()}"]
+        check_kernels(compose("pretrain", words), replace(GPU, device=device))
+    assert tried == ["cuda", "cpu", "cpu"]
+
+
 def test_fused_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(fused, "why_no_launch", lambda device: NO_COMPILER)
     config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", "optimizer.implementation=fused"])

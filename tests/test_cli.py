@@ -239,3 +239,15 @@ def test_every_kind_of_source_has_a_corpus():
         path = cli.conf_dir() / "corpus" / f"{named.get(kind.value, kind.value)}.yaml"
         (source,) = yaml.safe_load(path.read_text())["sources"].values()
         assert source["kind"] == kind.value
+
+
+def test_each_task_of_a_preparation_says_its_own_mistake(capsys, monkeypatch, tmp_path):
+    """Tasks of srun that prepare shares know nothing of each other: no other one says it."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NTASKS": "4"}.items():
+        monkeypatch.setenv(name, value)
+    words = ["corpus=text", "sources.text.path=t", "output_dir=o", "vocabulary.file=v", "share=4/4"]
+    status, lines, _ = run(capsys, "prepare", *words)
+    assert status == 2
+    assert len(lines) == 1
+    assert "found share=4/4" in lines[0]

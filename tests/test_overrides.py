@@ -229,3 +229,12 @@ def test_a_working_folder_that_was_deleted(tmp_path, monkeypatch, capsys):
     folder.rmdir()
     assert cli.main(["inspect", "shards_dir=/s"]) == 2
     assert "found a working folder that was deleted" in capsys.readouterr().err
+
+
+def test_overrides_on_both_sides_of_a_flag():
+    """A script may append words to those of its caller; Hydra wants overrides side by side."""
+    words = ["seed=1", "--config-dir", "own", "run_dir=r", "phases.fine.total_steps=3", "--cfg", "job"]
+    *overrides, first, second, third, fourth = make_ready(config.SCHEMAS["pretrain"], words)
+    assert [first, second, third, fourth] == ["--config-dir", "own", "--cfg", "job"]
+    assert overrides[0] == "seed=1"
+    assert len(overrides) == 4  # the last declares the new phase

@@ -418,3 +418,14 @@ def test_two_processes_never_share_a_run(shards, tmp_path):
     with run.held(), pytest.raises(UserError, match="another process at work"):
         run_here(shards, tmp_path / "run")
     run_here(shards, tmp_path / "run")
+
+
+def test_checkpoints_by_the_clock_do_not_push_out_those_by_steps(tmp_path):
+    """keep_last counts what interval_steps asks for; of those against the loss of a machine the newest stays."""
+    run = RunDir(tmp_path)
+    for step, is_by_clock in enumerate([False, True, False, True, True, False, True], start=1):
+        folder = run.checkpoint_dir("phase1", step)
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.json").write_text(json.dumps({"total_step": step, "is_by_clock": is_by_clock}))
+    run.remove_old_checkpoints("phase1", keep_last=2)
+    assert [int(path.name.rsplit("-", 1)[1]) for path in run.checkpoints()] == [3, 6, 7]

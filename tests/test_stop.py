@@ -85,8 +85,9 @@ def test_sigquit_ends_at_once():
     assert started.returncode == -signal.SIGQUIT
 
 
-def test_signals_are_heard_before_torch_is_imported():
-    """The command line listens before it imports anything that takes time."""
+@pytest.mark.parametrize("words", [["pretrain", "seed=1"], ["--local_rank=0", "pretrain", "seed=1"]])
+def test_signals_are_heard_before_torch_is_imported(words):
+    """The command line listens before it imports anything that takes time; the deepspeed launcher's word comes first."""
     code = """
 import os, signal, sys
 from bert_lamb import cli, stop
@@ -96,9 +97,9 @@ def run(command, overrides):
     import time; time.sleep(0.2)
     return 7 if stop._active.is_asked else 8
 cli._compose_and_run = run
-sys.exit(cli.main(["pretrain", "seed=1"]))
+sys.exit(cli.main(sys.argv[1:]))
 """
-    ended = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, stderr=subprocess.DEVNULL, check=False)
+    ended = subprocess.run([sys.executable, "-c", code, *words], cwd=CHECKOUT, stderr=subprocess.DEVNULL, check=False)
     assert ended.returncode == 7
 
 
@@ -142,3 +143,14 @@ def test_a_command_keeps_its_status_whoever_listens(tmp_path, closing):
     assert ("no room on the disk under standard output" in ended.stderr) == (closing == ">/dev/full")
     assert "Traceback" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["squad", "--help"], ["verify", "shards_dir=s"]])
+def test_a_printed_result_without_room_fails(monkeypatch, capsys, words):
+    """What these commands print is what they are called for."""
+    monkeypatch.setattr(cli, "_main", lambda arguments: print("the result") or 0)
+    with open("/dev/full", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main(words) == 2
+        assert cli.main(["report", "run_dir=r"]) == 0
+    assert "no room on the disk under standard output" in capsys.readouterr().err

@@ -6,6 +6,7 @@ Letters: G instances of a global batch, B sequences of a micro-batch, S tokens, 
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -221,6 +222,8 @@ class TrainingBatches:
             worker_init_fn=_leave_signals_to_the_trainer,
         )
         # Workers start with these signals blocked: until they can ignore them, one would be their end.
+        if num_workers:
+            resource_tracker.ensure_running()  # starting it would unblock some of them
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_TO_THE_GROUP)
         try:
             blocks_in_order = iter(loaded)

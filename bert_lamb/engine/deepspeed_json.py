@@ -132,7 +132,9 @@ def deepspeed_json(
     if precision == "bf16":
         config["bf16"] = {"enabled": True}
     if precision == "fp16":
-        power = 16 if initial_loss_scale is None else int(math.log2(initial_loss_scale))
+        # Gradients that are summed are smaller before they meet than those that are to be averaged.
+        start = 16 if averages_gradients(zero_stage) else 16 + math.ceil(math.log2(world_size))
+        power = start if initial_loss_scale is None else int(math.log2(initial_loss_scale))
         config["fp16"] = {"enabled": True, "initial_scale_power": power}
     if precision != "fp32":
         config["data_types"] = {"grad_accum_dtype": "fp32"}

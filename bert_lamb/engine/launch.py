@@ -109,9 +109,14 @@ def _why_no_gpu() -> str:
 def process_group(process: Process) -> Iterator[None]:
     """The process group, joined and at the end destroyed; one that was there before stays.
 
-    After an error that this rank has alone it is left as it is: to destroy it, all ranks would have to come.
+    That of several ranks stays for the next job of a sweep, which could not join again: the store in which they met
+    keeps the addresses of the first group alone. `leave_together` ends it. After an error that this rank has alone the
+    group is left as it is: to destroy it, all ranks would have to come.
     """
     is_ours = join_process_group(process)
+    if is_ours and process.world_size > 1:
+        _left_at_the_end.append(process)
+        is_ours = False
     is_common = True
     try:
         yield
@@ -159,6 +164,16 @@ def join_process_group(process: Process) -> bool:
             fix="look at the other ranks' first error; else set MASTER_PORT to a free port of the first machine",
         ) from error
     return True
+
+
+_left_at_the_end: list[Process] = []  # this process, while it is in a group of several ranks that was joined here
+
+
+def leave_together() -> None:
+    """Destroy the group of several ranks that `process_group` joined, if there is one; every rank calls it."""
+    if _left_at_the_end:
+        _left_at_the_end.clear()
+        leave_process_group()
 
 
 def leave_process_group() -> None:

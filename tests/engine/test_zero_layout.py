@@ -174,6 +174,10 @@ def test_generated_json():
     assert stage_3 == {**expected, "zero_optimization": {"stage": 3}, "gradient_allreduce_op": "mean"}
     fp16 = deepspeed_json(**{**SETTINGS, "precision": "fp16", "initial_loss_scale": 4096.0})
     assert fp16["fp16"] == {"enabled": True, "initial_scale_power": 12}
+    # What 3 ranks sum is about a third of what they average, before they meet; a power of two next to it.
+    for zero_stage, power in ((1, 18), (2, 18), (3, 16)):
+        json = deepspeed_json(**{**SETTINGS, "precision": "fp16", "zero_stage": zero_stage})
+        assert json["fp16"]["initial_scale_power"] == power
 
 
 def test_the_throughput_timer_is_off():
