@@ -17,11 +17,11 @@ NOTE = re.compile(r"<ref\b(?:[^<>]*/>|[^<>]*>(?:(?!<ref\b).)*?</ref>)", re.IGNOR
 PLACEHOLDER = re.compile(r"\b(?:formula|codice|math)_\d+")
 FILE_LINK = re.compile(r"\[\[\s*(?:file|image|category|media)\s*:[^\[\]]*(?:\]\]|$)", re.IGNORECASE)
 LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
-ADDRESS_LINK = re.compile(r"\[(?:https?:|ftp:)?//[^\s\]]+(?:\s+([^\[\]]*))?\]")
+ADDRESS_LINK = re.compile(r"\[(?:https?:|ftp:)?//[^\s\[\]]+(?:\s([^\[\]]*))?\]")
 TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 # Marks of newer versions: "Section::::History.", "BULLET::::- an item".
 MARKED = re.compile(r"(Section|BULLET|NUMBERED|INDENT)::::(?:[-*#:]|\d+\.)?\s*")
-HEADING_MARKUP = re.compile(r"\W*={2,}.*={2,}\W*")
+OF_A_WORD = re.compile(r"\w")
 LIST_MARK = re.compile(r"[*#•·;]|[-–—]\s")  # noqa: RUF001
 SENTENCE_END = re.compile(r"[.!?:;,…。！？।॥؟۔։።][\"'”’»)\]]*$")  # noqa: RUF001
 MAX_WORDS_OF_AN_ENTRY = 3  # in languages whose verbs are not known
@@ -64,8 +64,14 @@ def _is_table_or_heading(line: str) -> bool:
     return (
         start == "{|"
         or (start[:1] in ("|", "!") and TABLE_LINE.match(line) is not None)
-        or ("==" in line and HEADING_MARKUP.fullmatch(line) is not None)
+        or _is_between_equals_signs(line)
     )
+
+
+def _is_between_equals_signs(line: str) -> bool:
+    """Whether a line is "== Words ==". By searching, as a regular expression would take forever over a rule of "="."""
+    first, last = line.find("=="), line.rfind("==")
+    return first >= 0 and last >= first + 2 and not OF_A_WORD.search(line[:first]) and not OF_A_WORD.search(line[last:])
 
 
 def _cleaned(line: str) -> str:

@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 PARSER = MarkdownIt("commonmark").enable("table")
-FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:[\w-]+[ \t]*:.*\n|[ \t]+.*\n|-[ \t].*\n|#.*\n)+(?:---|\.\.\.)[ \t]*\n")
-FOOTNOTE_MARK = re.compile(r"\[\^[^\]\s]+\]:?")
+FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?:-?\w[\w-]*[ \t]*:.*\n|[ \t].*\n|-[ \t].*\n|#.*\n)+(?:---|\.\.\.)[ \t]*\n")
+FOOTNOTE_MARK = re.compile(r"\[\^[^\[\]\s]+\]:?")
 HTML = re.compile(
     r"<!--.*?-->|<(script|style)\b(?:(?!<(?:script|style)\b).)*?</\1>|</?[a-zA-Z][^<>]*>|<!--.*",
     re.DOTALL | re.IGNORECASE,
