@@ -22,7 +22,7 @@ TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
 # Marks of newer versions: "Section::::History.", "BULLET::::- an item".
 MARKED = re.compile(r"(Section|BULLET|NUMBERED|INDENT)::::(?:[-*#:]|\d+\.)?\s*")
 OF_A_WORD = re.compile(r"\w")
-LIST_MARK = re.compile(r"[*#•·;]|[-–—]\s")  # noqa: RUF001
+LIST_MARK = re.compile(r"(?:[*#•·;]+|[-–—])\s")  # noqa: RUF001
 SENTENCE_END = re.compile(r"[.!?:;,…。！？।॥؟۔։።][\"'”’»)\]]*$")  # noqa: RUF001
 MAX_WORDS_OF_AN_ENTRY = 3  # in languages whose verbs are not known
 # An entity that was escaped twice; whatever else looks like one stays.
@@ -41,11 +41,12 @@ def plain_text(text: str) -> str:
 
 def is_furniture(line: str, *, is_last: bool, english: bool) -> bool:
     """Whether a cleaned line is no running text: a heading, an entry of a list or a table, a lone address."""
-    if ADDRESS.fullmatch(line) or LIST_MARK.match(line):
+    has_end = SENTENCE_END.search(line[-8:]) is not None
+    if ADDRESS.fullmatch(line) or (LIST_MARK.match(line) and not has_end):  # "- Who is there?" is said by somebody
         return True
     if len(line) > MAX_CHARACTERS:
         return False
-    if SENTENCE_END.search(line[-8:]):
+    if has_end:
         return is_heading(line, is_last=is_last, has_english_verbs=english)
     return is_without_verb(line, max_words=MAX_WORDS if english else MAX_WORDS_OF_AN_ENTRY)
 

@@ -23,6 +23,10 @@ SENTENCES = [
     "Bijuli means lightning.", "Both were lost.", "See also the list of moths.", "Ann has two sons.", "Who knows?",
     "The final was held on September 9.", "is uniformly convergent.", "Diplomatic relations began in 1974.",
     "Casinos operate in all metropolitan areas.", "Ann Lee (born 1960) is a pianist.", "Vienna. It lies on the Danube.",
+    "The ship sank in 1912.", "The king sought peace.", "Caruso sang there in 1903.", "The bridge shook violently.",
+    "The company sells cars.", "Water boils at 100 °C.", "Adults feed on nectar.", "Rebels overthrew him.",
+    "The lake froze over.", "Ann teaches physics.", "Wolves eat meat.", "The last train left Oxford for ever.",
+    "#MeToo is a movement against abuse.", "*NSYNC was a band.", "- Who is there? he asked, and they were silent.",
     "Etc...", "Students are required to wear school uniforms.", "An apple a day keeps the doctor away, they say.",
 ]  # fmt: skip
 
@@ -88,6 +92,8 @@ LINES = [
     ("If &amp;lt; is written for the sign.", "If &lt; is written for the sign."),
     ("* an item of the list", ""),
     ("- Egypt", ""),
+    ("** an item of an item", ""),
+    ("#MeToo is what they said", "#MeToo is what they said"),
     ("Ann Lee - Vocals, Drums", ""),
     ("1038 (Grumel 845)", ""),
     ("Men", ""),
