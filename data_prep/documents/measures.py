@@ -27,6 +27,15 @@ UNITS = {
 MULTIPLES = {"e3": "thousand", "e6": "million", "e9": "billion", "e12": "trillion"} | {
     "k": "thousand", "M": "million", "G": "billion", "T": "trillion",
 }  # fmt: skip
+RUPEES = {
+    "k": "thousand",
+    "l": "lakh",
+    "m": "million",
+    "c": "crore",
+    "b": "billion",
+    "t": "trillion",
+    "lc": "lakh crore",
+}
 MULTIPLIED_UNIT = re.compile(r"(e3|e6|e9|e12)(.+)|([kMGT])(oilbbl.*|cuft.*)")
 NO_INPUT_SHOWN = re.compile(r"out.*|number|table.*|unit.*|x\|.*")  # values of disp= that show other than what is given
 MONTHS = "January February March April May June July August September October November December".split()
@@ -80,6 +89,14 @@ def fraction(args: Arguments, named: Named) -> str | None:
 
 def power_of_ten(args: Arguments, named: Named) -> str:
     return f"×10^{args[0]}" if args else "×10"
+
+
+def rupees(args: Arguments, named: Named) -> str | None:
+    """{{INRConvert|5|c}} -> ₹5 crore; None for a multiple that is not known, as the number alone would be wrong."""
+    multiple = args[1] if len(args) > 1 else ""
+    if not args or (multiple and multiple not in RUPEES):
+        return None
+    return f"₹{args[0]}" + (f" {RUPEES[multiple]}" if multiple else "")
 
 
 def circa(args: Arguments, named: Named) -> str:

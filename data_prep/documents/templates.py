@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from data_prep.documents import measures
+from data_prep.documents.paragraphs import LOWERED, RAISED
 
 Arguments = Sequence[str]
 Named = Mapping[str, str]
@@ -115,7 +116,7 @@ TEMPLATES: dict[str, Words] = {
     "cad": _around("C$"), "nz$": _around("NZ$"), "hk$": _around("HK$"), "£": _around("£"), "gbp": _around("£"),
     "pound sterling": _around("£"), "€": _around("€"), "eur": _around("€"), "euro": _around("€"),
     "¥": _around("¥"), "jpy": _around("¥"), "cny": _around("CN¥"), "inr": _around("₹"), "indian rupee": _around("₹"),
-    "inrconvert": _around("₹"), "₹": _around("₹"), "sfr": _around("SFr "), "chf": _around("CHF "),
+    "inrconvert": measures.rupees, "₹": _around("₹"), "sfr": _around("SFr "), "chf": _around("CHF "),
 }  # fmt: skip
 # The first argument, which these only dress.
 TEMPLATES |= dict.fromkeys(
@@ -123,7 +124,7 @@ TEMPLATES |= dict.fromkeys(
         "nowrap, nobr, nobreak, smaller, small, big, bigger, large, larger, huge, sc, smallcaps, smallcaps all, sc2, "
         "allcaps, small caps, nocaps, abbr, abbrlink, tooltip, angbr, angle bracket, vr, vanchor, visible anchor, em, "
         "strong, italics, normal, nobold, nonbold, noitalic, math, mvar, var, code, mono, samp, tt, underline, "
-        "overline, strike, strikethrough, del, ins, highlight, font, sup, sub, super, dfn, polytonic, unicode, hebrew, "
+        "overline, strike, strikethrough, del, ins, highlight, font, dfn, polytonic, unicode, hebrew, "
         "arabic, typo, not a typo, not typo, as written, proper name, citation needed span, cn span, clarify span, "
         "nts, number table sorting, flag, flagcountry, flagu, kbd"
     ).split(", "),
@@ -136,6 +137,7 @@ TEMPLATES |= dict.fromkeys(
     ).split(", "),
     measures.date,
 )
+TEMPLATES |= {"sup": _around(RAISED), "super": _around(RAISED), "sub": _around(LOWERED)}
 TEMPLATES |= {prefix.lower(): _navy(prefix) for prefix in ("HMS", "USS", "RMS", "SS", "MV", "MS", "HMAS", "HMCS")}
 TEMPLATES |= {era.lower(): _literal(era) for era in ("BCE", "CE", "BC", "AD")}
 # Signs.

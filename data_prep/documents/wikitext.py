@@ -28,6 +28,7 @@ DROPPED_BLOCKS = frozenset({"table", "tr", "td", "th", "gallery", "timeline", "i
 LIST_TAGS = frozenset({"li", "dt"})  # lines that begin with *, # or ;
 LINE_BREAK_TAGS = frozenset({"br", "hr", "p", "div", "center", "blockquote"})
 SIMPLE_FORMULA = re.compile(r"[A-Za-z0-9+\-=<>/()., ]{1,30}")  # needs no TeX to be read
+FRACTION = re.compile(r"\d+/\d+")
 
 COMMENT_LINE = re.compile(r"^[ \t]*<!--(?:(?!<!--|-->).)*-->[ \t]*\n", re.MULTILINE | re.DOTALL)
 # Lines of nothing but links to this article in other languages, or to other wikis, whatever those are called.
@@ -61,7 +62,14 @@ class _Renderer:
         self.namespaces = namespaces
 
     def render(self, code: Wikicode | None) -> str:
-        return "".join(map(self.render_node, code.nodes)) if code is not None else ""
+        pieces: list[str] = []
+        for node in code.nodes if code is not None else ():
+            text = self.render_node(node)
+            if pieces and isinstance(node, Template) and FRACTION.fullmatch(text) and pieces[-1][-1].isdecimal():
+                text = " " + text  # 5{{frac|1|2}} is not 51/2
+            if text:
+                pieces.append(text)
+        return "".join(pieces)
 
     def render_node(self, node: Node) -> str:
         """The text a reader sees; a mark where something is left out."""
