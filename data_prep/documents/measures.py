@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 NUMBER = re.compile(r"[+\-−]?\d[\d.,]*(?:[ +]\d+[/⁄]{1,2}\d+)?(?:e[+\-]?\d+)?|[+\-−]?\d+[/⁄]{1,2}\d+")
+EXPONENT = re.compile(r"[+\-−–]?\d+(?:[.,]\d+)?")
 RANGES = {"to": "to", "to(-)": "to", "to about": "to about", "and": "and", "and(-)": "and", "or": "or", "-": "–"} | {
     "–": "–", "by": "by", "x": "×", "×": "×", "*": "×", "xx": "×", "by(-)": "by", "+/-": "±", "±": "±", "+": "+",
 }  # fmt: skip
@@ -87,8 +88,9 @@ def fraction(args: Arguments, named: Named) -> str | None:
     return (f"{args[0]} " if len(args) > 2 else "") + "/".join(parts)
 
 
-def power_of_ten(args: Arguments, named: Named) -> str:
-    return f"×10^{args[0]}" if args else "×10"
+def power_of_ten(args: Arguments, named: Named) -> str | None:
+    """5{{e|24}} -> 5×10^24; None without a number, as other wikis call other things so."""
+    return f"×10^{args[0]}" if args and EXPONENT.fullmatch(args[0]) else None
 
 
 def rupees(args: Arguments, named: Named) -> str | None:

@@ -186,8 +186,16 @@ FUNCTIONS: dict[str, Callable[[str], str]] = {
 OTHER_LANGUAGE = re.compile(r"lang-[a-z]{2,3}(?:-[a-z-]+)?")  # {{lang-fr|mot}}; the language's name is not written
 
 
-def words_for(name: str) -> Words | None:
+# Names so short that other wikis use them for something else (the codes of languages above all), and those that they
+# share.
+SHORT_NAME = re.compile(r"[a-z]{1,3}\d?\.?")
+SHARED_SHORT_NAMES = frozenset("sup sub sic val cvt ipa bda ill nts big del ins var kbd dfn deg".split())
+
+
+def words_for(name: str, *, is_english: bool = True) -> Words | None:
     """How to write the template of this name (lower case, spaces for underscores), or None for what leaves nothing."""
+    if not is_english and SHORT_NAME.fullmatch(name) and name not in SHARED_SHORT_NAMES:
+        return None
     if OTHER_LANGUAGE.fullmatch(name) or name.startswith("script/"):
         return _argument(0)
     return TEMPLATES.get(name)

@@ -46,8 +46,9 @@ def plain_text(markup: str, namespaces: Sequence[tuple[str, int]] = ()) -> str:
     markup = COMMENT_LINE.sub("", MARKS.sub("", markup))
     code = mwparserfromhell.parse(INTERLANGUAGE_LINE.sub("", markup), skip_style_tags=True)
     numbers = _numbers(tuple(namespaces))
+    is_english = not namespaces or any(number == FILE and name.lower() == "file" for name, number in namespaces)
     dropped = tuple(name for name, number in numbers.items() if number in (FILE, CATEGORY, MEDIA))
-    return "\n".join(paragraphs(_Renderer(numbers).render(code), dropped_links=dropped))
+    return "\n".join(paragraphs(_Renderer(numbers, is_english=is_english).render(code), dropped_links=dropped))
 
 
 @functools.lru_cache(maxsize=8)
@@ -58,8 +59,9 @@ def _numbers(namespaces: tuple[tuple[str, int], ...]) -> dict[str, int]:
 class _Renderer:
     """The walk over the nodes of one article."""
 
-    def __init__(self, namespaces: dict[str, int]) -> None:
+    def __init__(self, namespaces: dict[str, int], *, is_english: bool) -> None:
         self.namespaces = namespaces
+        self.is_english = is_english  # short names of templates mean what they mean on the English Wikipedia
 
     def render(self, code: Wikicode | None) -> str:
         pieces: list[str] = []
@@ -140,7 +142,7 @@ class _Renderer:
         if is_call and (change := templates.FUNCTIONS.get(function.strip().lower())):
             return change(argument.strip()) or HOLE
         name = name.lower()
-        words = templates.words_for(name)
+        words = templates.words_for(name, is_english=self.is_english)
         if words is None and name not in templates.QUOTES:
             return HOLE
         positional, named = self.arguments_of(template)

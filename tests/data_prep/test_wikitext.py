@@ -211,3 +211,18 @@ def test_english_names_are_known_on_every_wiki():
         document = Document("1", f"a [[{name}:B|c]] d", WIKITEXT, namespaces)
         assert PLAIN_TEXT[WIKITEXT](document) == "a d", name
     assert plain_text("a [[Datei:B|c]] d") == "a c d"  # no name of an English wiki
+
+
+@pytest.mark.parametrize(
+    ("markup", "english", "french"),
+    [
+        ("XIX{{e}} s.", "XIX s.", "XIX s."),
+        ("XIX{{e|siècle}} s.", "XIX s.", "XIX s."),
+        ("5{{e|24}} s.", "5×10^24 s.", "5 s."),
+        ("v. {{ca}} l. {{sp}} m. {{ms}}", "v. c. l. m.", "v. l. m."),
+        ("10{{sup|9}} {{lang|la|mot}} {{nowrap|a b}} {{'}}", "10^9 mot a b '", "10^9 mot a b '"),
+    ],
+)
+def test_short_names_of_templates_are_english_ones(markup, english, french):
+    assert plain_text(markup) == plain_text(markup, (("File", 6), ("Category", 14))) == english
+    assert plain_text(markup, (("Fichier", 6), ("Catégorie", 14))) == french
