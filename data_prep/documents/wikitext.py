@@ -114,9 +114,11 @@ class _Renderer:
         if name == "sub":
             return LOWERED + self.render(tag.contents)
         if name == "poem":
-            return BREAK + self.render(tag.contents).replace("\n", BREAK) + BREAK
+            return BREAK + BREAK.join(_without_lists(self.render(tag.contents))) + BREAK
         if name in LINE_BREAK_TAGS:
-            return BREAK + self.render(tag.contents) + BREAK
+            inside = self.render(tag.contents)
+            # What follows the block is no part of a list within it.
+            return BREAK + inside + (BREAK + "\n" if LIST in inside.rpartition("\n")[2] else BREAK)
         return self.render(tag.contents)
 
     def render_link(self, link: Wikilink) -> str:
@@ -158,7 +160,7 @@ class _Renderer:
         named: dict[str, str] = {}
         count = 0
         for parameter in template.params:
-            value = " ".join(self.render(parameter.value).split())
+            value = " ".join(" ".join(_without_lists(self.render(parameter.value))).split())
             if not parameter.showkey:
                 count += 1
                 positional[count] = value
@@ -169,6 +171,11 @@ class _Renderer:
             else:
                 named[key.lower()] = value
         return _until_empty(positional[number] for number in sorted(positional)), named
+
+
+def _without_lists(rendered: str) -> list[str]:
+    """The lines of what stands inside a tag or template, which becomes part of one line; a mark for those of lists."""
+    return [BREAK if LIST in line else line for line in rendered.split("\n")]
 
 
 def _until_empty(values: Iterable[str]) -> list[str]:

@@ -34,6 +34,13 @@ PARAGRAPHS = {
     "a comment of its own": ("One\n<!-- left\nout -->\ntwo", ["One two"]),
     "a note of its own line's end": ("One<ref>a\n\nb</ref>\ntwo", ["One two"]),
     "a quotation": ("He wrote:\n{{quote|It is\nso.|Name}}\nThen", ["He wrote:", "It is so.", "Then"]),
+    "a list in a quotation": ("He: {{quote|It is:\n* item\n* item\nSo.}} Then", ["He:", "It is:", "So.", "Then"]),
+    "a list ends a quotation": ("He: {{quote|text=It is:\n* item\n}}Then", ["He:", "It is:", "Then"]),
+    "a list in a template": ("One {{small|two\n* item\nthree}} four\nfive", ["One two", "three four five"]),
+    "a star in a poem": ("He: <poem>One\n* two\nthree</poem> Then", ["He:", "One", "three", "Then"]),
+    "a star ends a poem": ("He: <poem>One\n* two</poem> Then", ["He:", "One", "Then"]),
+    "a list in a block": ("<blockquote>One\n* item</blockquote> Then", ["One", "Then"]),
+    "a quotation in a list": ("One\n* item {{quote|two}} three\nfour", ["One", "four"]),
     "a click, no table": ("The\n!Kung live.\n'''!Kung''' is spoken.", ["The !Kung live. !Kung is spoken."]),
 }  # fmt: skip
 
