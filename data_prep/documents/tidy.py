@@ -15,7 +15,7 @@ ANNOUNCEMENT = re.compile(
     r"(?:pronounced|pronunciation|or|and|in|from|is|was|also|usually|sometimes|occasionally|often|locally|IPA)?)"
     r"[ \"'”“‘’*/\[\]\x02]*"
 )
-EMPTY_SQUARE_BRACKETS = re.compile(r"\[[ ,;:\x02]*\]")
+EMPTY_SQUARE_BRACKETS = re.compile(r"\[[ ,;:\x02]+\]|(?<![\w\]])\[\]")  # "int[]" is a type
 DOUBLED_MARK = re.compile(r"[,;](\s*\x02[\s\x02]*[,;.:])")
 ORPHANED_MARK = re.compile(r"^\s*\x02[\s\x02]*[,;:]")
 SPACE_BEFORE_MARK = re.compile(r"(?<![. ]) +([,;:)](?=\s|$)|\.(?=\s(?!\.)|$))")  # " . . ." stays

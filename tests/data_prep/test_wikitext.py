@@ -171,6 +171,7 @@ BRACKETS = [
     ("A (Word {{x}} ) b", "A (Word) b"),
     ("A [{{x}}] b, {{y}}, c {{z}}.", "A b, c."),
     ("A (x<ref>note</ref>) b", "A (x) b"),
+    ("A[{{x}}] b[ ], c [] int[] d", "A b, c int[] d"),
     ("{{x}}, which was", "which was"),
 ]
 
@@ -180,7 +181,9 @@ def test_brackets_that_templates_emptied(markup, expected):
     assert plain_text(markup) == expected
 
 
-@pytest.mark.parametrize("line", ["One. . . two", "a (b; c), d: e", "f(x, y) [1]", "3:2 (2:1)", "(a) b"])
+@pytest.mark.parametrize(
+    "line", ["One. . . two", "a (b; c), d: e", "f(x, y) [1]", "3:2 (2:1)", "(a) b", "int[] or arr[][]"]
+)
 def test_a_line_without_holes_is_left_as_it_is(line):
     assert tidy(line) == line
 
