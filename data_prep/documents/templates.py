@@ -17,8 +17,12 @@ Words = Callable[[Arguments, Named], str | None]
 
 
 def _argument(number: int) -> Words:
-    """The positional argument of this number, counted from 0, from the end if negative."""
-    return lambda args, named: args[number] if -len(args) <= number < len(args) else None
+    """The positional argument of this number, counted from 0, from the end if negative; else the one named text."""
+
+    def words(args: Arguments, named: Named) -> str | None:
+        return args[number] if -len(args) <= number < len(args) else named.get("text") or named.get("content")
+
+    return words
 
 
 def _literal(text: str) -> Words:

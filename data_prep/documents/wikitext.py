@@ -152,7 +152,7 @@ class _Renderer:
             quoted = positional[0] if positional else named.get("text") or named.get("quote") or ""
             return BREAK + quoted + BREAK
         text = words(positional, named)
-        return HOLE if text is None else text if positional else literal(text)
+        return HOLE if text is None else text if positional or named else literal(text)
 
     def arguments_of(self, template: Template) -> tuple[list[str], dict[str, str]]:
         """Positional and named arguments as text on one line; {{x|2=b|1=a}} counts as positional."""

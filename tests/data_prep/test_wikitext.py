@@ -152,6 +152,8 @@ TEMPLATES = [
     ("{{nihongo|English|漢字|romaji}} {{nihongo||漢字|romaji}}", "English (漢字, romaji) romaji (漢字)"),
     ("{{ill|de|Titel|Title}} {{ill|Title|de|Titel}}", "Title Title"),
     ("{{lc:ABC}} {{ucfirst:abc}} {{unknown|words}}", "abc Abc"),
+    ("It {{citation needed span|text=was ''the'' first|date=May 2010}}", "It was the first"),
+    ("{{lang|de|text=Wort}} {{small|content=a [[b]]}} {{lang|de}} {{nowrap|a|text=b}} {{small|size=9}}", "Wort a b a"),
     ("{{nowrap|1=a=b}} {{lang|2=mot|1=fr}}", "a=b mot"),
 ]
 
