@@ -20,7 +20,11 @@ HTML = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 EMPTY_LINE = re.compile(r"\n[ \t]*\n")
-NOT_OF_PROSE = re.compile(r"[={}<>|\\$@#~]|\w\(|;$|::|->", re.MULTILINE)
+# One sign of code alone may stand in prose, as may a price, an address or a number.
+NOT_OF_PROSE = re.compile(
+    r"[={}<>|\\][^={}<>|\\]*[={}<>|\\]|^[ \t]*[#$>]+[ \t]|^[ \t]*@\w+(?:\.\w+)*$|\w[ \t]+=[ \t]|\w\(|;$|::|->",
+    re.MULTILINE,
+)
 ENDS_LIKE_PROSE = re.compile(r"[.!?…,:—][\"'”’)*_]*$")  # noqa: RUF001
 MIN_PROSE_WORDS = 4
 
@@ -40,7 +44,8 @@ def _paragraphs(tokens: Sequence[Token]) -> Iterator[str]:
         if token.type in ("table_open", "table_close"):
             num_tables += token.nesting
         elif token.type == "heading_open":
-            is_heading = token.markup not in ("=", "-") or not _is_prose(tokens[place + 1].content)
+            words = tokens[place + 1].content
+            is_heading = token.markup not in ("=", "-") or not ("\n" in words or _is_prose(words))
         elif token.type == "heading_close":
             is_heading = False
         elif token.type == "list_item_open" and token.info not in ("", "0", "1") and _is_alone(tokens, place):
