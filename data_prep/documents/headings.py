@@ -1,8 +1,9 @@
 """Which lines of extracted text are headings, or lone entries of lists and tables, and no sentences (station 1).
 
 wikiextractor writes a heading as a short line that ends in a full stop, so it looks like a sentence. A line is
-taken for one only where nothing in it can be a finite verb: a heading that stays costs little, a sentence that goes is
-lost. The verbs are English; of texts in other languages only lines of one word are taken for headings.
+taken for one only where no word after the first looks like a finite verb (one listed below, or a word in -ed or -s): a
+heading that stays costs little, a sentence that goes is lost. The verbs are English; of texts in other languages only
+lines of one word are taken for headings.
 """
 
 import re
@@ -103,7 +104,7 @@ def is_heading(line: str, *, is_last: bool, has_english_verbs: bool) -> bool:
 
 
 def is_without_verb(body: str, *, max_words: int = MAX_WORDS) -> bool:
-    """Whether a short line holds nothing that can be a finite verb of English."""
+    """Whether a short line holds no word that looks like a finite verb of English."""
     if len(body.split()) > max_words or not (body[0].isupper() or body[0].isdecimal()) or ENDS_WITHIN.search(body):
         return False
     words = WORD.findall(body)
