@@ -12,6 +12,7 @@ from data_prep.sources.files import cut_behind, cut_file, find_files, is_packed,
 from data_prep.sources.source import Document, Source, Stretch
 
 ROWS_PER_BATCH = 1024
+BLANK = " \t\r\x1a"  # a line of these is none; with 0x1a programs of DOS closed a text
 UNSUPPORTED = re.compile(r"decrypt|encrypted|not supported|[Uu]nsupported")  # said of sound files
 
 
@@ -30,7 +31,7 @@ class JsonLines:
 
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
         for offset, line in read_lines(stretch, may_hold_nul=True):
-            if not line.strip():
+            if not line.strip(BLANK):
                 continue
             place = f"the line at byte {offset} of {stretch.path}"
             try:

@@ -248,6 +248,8 @@ def test_line_ends_at_the_ends_of_what_is_read_at_once(tmp_path, monkeypatch):
     assert texts_of(tmp_path / "a.txt", content) == ["ab\nc", "defghi\njk", "l", "ém"]
     monkeypatch.undo()
     assert texts_of(tmp_path / "a.txt", content) == ["ab\nc", "defghi\njk", "l", "ém"]
+    for end in ("\n\x1a", "\n\x1a\r\n", "\n\x1a\n\n"):
+        assert texts_of(tmp_path / "a.jsonl", b'{"text": "a"}' + end.encode(), kind="jsonl") == ["a"]
     # Files put together, each with its mark.
     lines = b'\xef\xbb\xbf{"text": "a"}\r{"text": "b"}\r\n\xef\xbb\xbf{"text": "c"}'
     assert texts_of(tmp_path / "a.jsonl", lines, kind="jsonl") == ["a", "b", "c"]
