@@ -126,6 +126,32 @@ def test_what_is_no_data_is_passed_over_by_reason(tmp_path):
     )
 
 
+def test_dumps_in_parts_are_named_by_their_pages(tmp_path):
+    """As on dumps.wikimedia.org, packed and unpacked; the index of a part is none."""
+    parts = [
+        "enwiki-20240501-pages-articles1.xml-p1p41242.bz2",
+        "enwiki-20240501-pages-articles27.xml-p75507216p76894044",
+        "enwiki-20240501-pages-articles-multistream2.xml-p41243p151573.bz2",
+        "dewiki-20240501-pages-articles1.XML-p1p297012.gz",
+        "enwiki-latest-pages-articles1.xml-p000000010p000030302.bz2",
+        "enwiki-20240501-pages-articles.xml.bz2",
+    ]
+    others = [
+        "enwiki-20240501-pages-articles-multistream-index1.txt-p1p41242.bz2",
+        "enwiki-20240501-pages-articles1.xmlp1p41242",
+        "enwiki-20240501-pages-articles1.xml-p1.bz2",
+    ]
+    write(tmp_path, *parts, *others)
+    for name in parts:  # of what they are, since the content is looked at as well
+        content = b"<mediawiki></mediawiki>"
+        packed = {".bz2": bz2.compress, ".gz": gzip.compress}.get(name[name.rindex(".") :], bytes)(content)
+        (tmp_path / name).write_bytes(packed)
+    assert keys(tmp_path, "mediawiki") == (sorted(parts), {"of another suffix": 3})
+    assert keys(tmp_path / "**", "mediawiki")[0] == sorted([*parts, *others])
+    assert keys(tmp_path / "enwiki-*.xml-p*.bz2", "mediawiki")[0] == sorted([parts[0], parts[2], parts[4], others[2]])
+    assert keys(tmp_path, "text") == (sorted(others), {"data in another form": 6})
+
+
 def tar(*members, mode="w"):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=mode) as archive:
