@@ -43,6 +43,37 @@ def write(folder, *names):
         (folder / name).write_text(f"Text of {name}.")
 
 
+def test_brackets_in_the_name_of_a_folder_are_its_name(tmp_path):
+    write(tmp_path, "data [old]/a.txt", "data [old]/b [1]/c.txt", "data o/d.txt", "x1/e.txt", "x2/f.txt", "x3/g.txt")
+    assert keys(tmp_path / "data [old]/*.txt")[0] == ["a.txt"]
+    assert keys(tmp_path / "data [old]/**/*.txt")[0] == ["a.txt", "b [1]/c.txt"]
+    assert keys(tmp_path / "data [old]/b [1]/[a-c].txt")[0] == ["c.txt"]
+    assert keys(tmp_path / "data [old]")[0] == ["a.txt", "b [1]/c.txt"]
+    assert keys(tmp_path / "x[12]/*.txt")[0] == ["x1/e.txt", "x2/f.txt"]
+    write(tmp_path, "*/h.txt")
+    assert keys(tmp_path / "*/[eh].txt")[0] == ["*/h.txt", "x1/e.txt"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a"}, {"text": "b"}]',
+        '[\n{"text": "a"},\n{"text": "b"}\n]',
+        '[{"text": "a"},\n{"text": "b"}]',
+        '{\n  "text": "a"\n}',
+        '{"text": "a"}\n{"text": "b"},\n{"text": "c"}',
+        "[]",
+    ],
+)
+def test_json_that_is_no_lines_is_told_how_to_become_them(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=r"at byte \d+ of .*JSON array or an object over several lines.*jq -c '\.\[\]'"):
+        documents(tmp_path / "a.json", "jsonl")
+    (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b}')
+    with pytest.raises(UserError, match=r"at byte 14 of .*mend the file"):
+        documents(tmp_path / "a.json", "jsonl")
+
+
 def test_links_are_followed_with_the_keys_of_the_pattern(tmp_path):
     write(tmp_path, "corpus/a.txt", "disk2/b.txt", "disk2/deep/c.txt", "disk3/d.txt")
     (tmp_path / "corpus/part2").symlink_to(tmp_path / "disk2")
