@@ -48,6 +48,37 @@ def write(folder, *names):
         (folder / name).write_text(f"Text of {name}.")
 
 
+def test_brackets_in_the_name_of_a_folder_are_its_name(tmp_path):
+    write(tmp_path, "data [old]/a.txt", "data [old]/b [1]/c.txt", "data o/d.txt", "x1/e.txt", "x2/f.txt", "x3/g.txt")
+    assert keys(tmp_path / "data [old]/*.txt")[0] == ["a.txt"]
+    assert keys(tmp_path / "data [old]/**/*.txt")[0] == ["a.txt", "b [1]/c.txt"]
+    assert keys(tmp_path / "data [old]/b [1]/[a-c].txt")[0] == ["c.txt"]
+    assert keys(tmp_path / "data [old]")[0] == ["a.txt", "b [1]/c.txt"]
+    assert keys(tmp_path / "x[12]/*.txt")[0] == ["x1/e.txt", "x2/f.txt"]
+    write(tmp_path, "*/h.txt")
+    assert keys(tmp_path / "*/[eh].txt")[0] == ["*/h.txt", "x1/e.txt"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a"}, {"text": "b"}]',
+        '[\n{"text": "a"},\n{"text": "b"}\n]',
+        '[{"text": "a"},\n{"text": "b"}]',
+        '{\n  "text": "a"\n}',
+        '{"text": "a"}\n{"text": "b"},\n{"text": "c"}',
+        "[]",
+    ],
+)
+def test_json_that_is_no_lines_is_told_how_to_become_them(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=r"at byte \d+ of .*JSON array or an object over several lines.*jq -c '\.\[\]'"):
+        documents(tmp_path / "a.json", "jsonl")
+    (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b}')
+    with pytest.raises(UserError, match=r"at byte 14 of .*mend the file"):
+        documents(tmp_path / "a.json", "jsonl")
+
+
 def test_links_are_followed_with_the_keys_of_the_pattern(tmp_path):
     write(tmp_path, "corpus/a.txt", "disk2/b.txt", "disk2/deep/c.txt", "disk3/d.txt")
     (tmp_path / "corpus/part2").symlink_to(tmp_path / "disk2")
@@ -129,6 +160,32 @@ def test_what_is_no_data_is_passed_over_by_reason(tmp_path):
         ["a.jsonl.gz", "meta.json"],
         {reason: expected[reason] for reason in list(by_reason)[:4]} | {"of another suffix": 19},
     )
+
+
+def test_dumps_in_parts_are_named_by_their_pages(tmp_path):
+    """As on dumps.wikimedia.org, packed and unpacked; the index of a part is none."""
+    parts = [
+        "enwiki-20240501-pages-articles1.xml-p1p41242.bz2",
+        "enwiki-20240501-pages-articles27.xml-p75507216p76894044",
+        "enwiki-20240501-pages-articles-multistream2.xml-p41243p151573.bz2",
+        "dewiki-20240501-pages-articles1.XML-p1p297012.gz",
+        "enwiki-latest-pages-articles1.xml-p000000010p000030302.bz2",
+        "enwiki-20240501-pages-articles.xml.bz2",
+    ]
+    others = [
+        "enwiki-20240501-pages-articles-multistream-index1.txt-p1p41242.bz2",
+        "enwiki-20240501-pages-articles1.xmlp1p41242",
+        "enwiki-20240501-pages-articles1.xml-p1.bz2",
+    ]
+    write(tmp_path, *parts, *others)
+    for name in parts:  # of what they are, since the content is looked at as well
+        content = b"<mediawiki></mediawiki>"
+        packed = {".bz2": bz2.compress, ".gz": gzip.compress}.get(name[name.rindex(".") :], bytes)(content)
+        (tmp_path / name).write_bytes(packed)
+    assert keys(tmp_path, "mediawiki") == (sorted(parts), {"of another suffix": 3})
+    assert keys(tmp_path / "**", "mediawiki")[0] == sorted([*parts, *others])
+    assert keys(tmp_path / "enwiki-*.xml-p*.bz2", "mediawiki")[0] == sorted([parts[0], parts[2], parts[4], others[2]])
+    assert keys(tmp_path, "text") == (sorted(others), {"data in another form": 6})
 
 
 def tar(*members, mode="w"):
@@ -253,6 +310,8 @@ def test_line_ends_at_the_ends_of_what_is_read_at_once(tmp_path, monkeypatch):
     assert texts_of(tmp_path / "a.txt", content) == ["ab\nc", "defghi\njk", "l", "ém"]
     monkeypatch.undo()
     assert texts_of(tmp_path / "a.txt", content) == ["ab\nc", "defghi\njk", "l", "ém"]
+    for end in ("\n\x1a", "\n\x1a\r\n", "\n\x1a\n\n"):
+        assert texts_of(tmp_path / "a.jsonl", b'{"text": "a"}' + end.encode(), kind="jsonl") == ["a"]
     # Files put together, each with its mark.
     lines = b'\xef\xbb\xbf{"text": "a"}\r{"text": "b"}\r\n\xef\xbb\xbf{"text": "c"}'
     assert texts_of(tmp_path / "a.jsonl", lines, kind="jsonl") == ["a", "b", "c"]
