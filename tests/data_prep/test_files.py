@@ -201,7 +201,7 @@ def tar(*members, mode="w"):
 def zipped():
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("word/document.xml", "<w/>")
+        archive.writestr(zipfile.ZipInfo("word/document.xml"), "<w/>")  # of 1980, whenever it runs
     return stream.getvalue()
 
 
