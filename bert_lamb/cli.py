@@ -73,9 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             status = _main(arguments)
         except SystemExit:  # a signal upon which all ranks have agreed
-            ranks.leave_together()
+            ranks.leave_with_the_others()
             raise
-        ranks.leave_together()
+        ranks.leave_with_the_others()
         output.flush()
         is_result_printed = not arguments or any(word.split("=")[0] in PRINT_THEIR_RESULT for word in arguments)
         if status == 0 and output.is_full and is_result_printed:

@@ -53,12 +53,12 @@ def print_traceback() -> None:
     sys.stderr.flush()
 
 
-def leave_together() -> None:
+def leave_with_the_others() -> None:
     """Leave the process group, which all ranks do at their common end; nothing where there is none."""
     if _is_connected():
-        from bert_lamb.engine import launch
+        from bert_lamb.engine.launch import leave_together
 
-        launch.leave_together()
+        leave_together()
 
 
 def leave_alone(status: int) -> int:

@@ -20,7 +20,7 @@ RULES = {
     "bert_lamb/progress.py": ({"tqdm"}, set()),
     "bert_lamb/stop.py": (set(), set()),
     "bert_lamb/streams.py": (set(), set()),
-    "bert_lamb/ranks.py": (set(), {"bert_lamb.engine.place", "bert_lamb.engine.agreement"}),
+    "bert_lamb/ranks.py": (set(), {"bert_lamb.engine.place", "bert_lamb.engine.agreement", "bert_lamb.engine.launch"}),
     "bert_lamb/engine/place.py": (set(), set()),
     "bert_lamb/schedule.py": (set(), set()),
     "bert_lamb/batch_plan.py": (set(), set()),

@@ -74,11 +74,11 @@ def test_null_is_none_only_where_there_may_be_none():
 @pytest.mark.parametrize(
     ("words", "ready"),
     [
-        (["-m", "run_dir=1e5,a(1,2),'x,y',c\\,d"], ["-m", 'run_dir="1e5","a(1,2)",\'x,y\',"c,d"']),
+        (["-m", "run_dir=1e5,a(1,2),'x,y',c\\,d"], ['run_dir="1e5","a(1,2)",\'x,y\',"c,d"', "-m"]),
         (["run_dir=007, é", "--multirun"], ['run_dir="007","é"', "--multirun"]),
-        (["-m", "run_dir=choice(1e5,007)"], ["-m", 'run_dir=choice("1e5","007")']),
-        (["-m", "run_dir=a]b,${x:1,2}"], ["-m", 'run_dir="a]b","${x:1,2}"']),
-        (["--config-dir", "run_dir=1", "run_dir=1"], ["--config-dir", "run_dir=1", 'run_dir="1"']),
+        (["-m", "run_dir=choice(1e5,007)"], ['run_dir=choice("1e5","007")', "-m"]),
+        (["-m", "run_dir=a]b,${x:1,2}"], ['run_dir="a]b","${x:1,2}"', "-m"]),
+        (["--config-dir", "run_dir=1", "run_dir=1"], ['run_dir="1"', "--config-dir", "run_dir=1"]),
         (["~run_dir", "hydra.run.dir=1e5", "recipe=a,b"], ["~run_dir", "hydra.run.dir=1e5", "recipe=a,b"]),
     ],
 )

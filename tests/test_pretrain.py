@@ -429,3 +429,15 @@ def test_checkpoints_by_the_clock_do_not_push_out_those_by_steps(tmp_path):
         (folder / "checkpoint.json").write_text(json.dumps({"total_step": step, "is_by_clock": is_by_clock}))
     run.remove_old_checkpoints("phase1", keep_last=2)
     assert [int(path.name.rsplit("-", 1)[1]) for path in run.checkpoints()] == [3, 6, 7]
+
+
+@pytest.mark.slow
+def test_ranks_sweep(shards, tmp_path):
+    """The second job of a sweep trains in the process group of the first: its ranks could not meet again."""
+    words = arguments(shards, "unused", "runtime.engine=deepspeed", "-m", "seed=1,2", f"run_dir={tmp_path}/r${{seed}}")
+    words = [word for word in words if word != "run_dir=unused"]
+    ended = run_ranks(2, "-m", "bert_lamb", "pretrain", *words)
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    for seed in (1, 2):
+        assert len(RunDir(tmp_path / f"r{seed}").checkpoints()) == 2
+    assert "destroy_process_group" not in ended.stdout

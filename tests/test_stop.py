@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from bert_lamb import cli
 from bert_lamb.streams import patient_streams
 from tests.launch import CHECKOUT
 
@@ -87,7 +88,7 @@ def test_sigquit_ends_at_once():
 
 @pytest.mark.parametrize("words", [["pretrain", "seed=1"], ["--local_rank=0", "pretrain", "seed=1"]])
 def test_signals_are_heard_before_torch_is_imported(words):
-    """The command line listens before it imports anything that takes time; the deepspeed launcher's word comes first."""
+    """The command line listens before it imports what takes time; the deepspeed launcher's word comes first."""
     code = """
 import os, signal, sys
 from bert_lamb import cli, stop

@@ -71,6 +71,8 @@ def squad(config: SquadConfig) -> dict[str, Any]:
     check_lengths(config.max_seq_length, model)
     device = choose_device(config.device)
     print(f"{model_dir}: {describe_model(loaded, config)}", flush=True)
+    if (warning := tokenizer.warn_of_casing()) is not None:
+        print(f"{model_dir}: {warning}", flush=True)
     train_features = windows_of(train_examples, tokenizer, config, name="train") if has_training else []
     positions = positions_of(train_examples, train_features) if has_training else []
     eval_features = windows_of(eval_examples, tokenizer, config, name="eval")

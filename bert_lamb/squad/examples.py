@@ -44,8 +44,6 @@ def read_examples(file: Path) -> list[Example]:
     examples: dict[str, Example] = {}
     for i, article in enumerate(_get(content, "data", list, f"{file}: ")):
         place = f"{file}: data[{i}]."
-        if isinstance(article, dict) and "title" in article:
-            _get(article, "title", str, place)
         for j, paragraph in enumerate(_get(article, "paragraphs", list, place)):
             place = f"{file}: data[{i}].paragraphs[{j}]."
             context = _get(paragraph, "context", str, place)

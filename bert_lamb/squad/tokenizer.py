@@ -30,6 +30,9 @@ WORDPIECE_CLASSES = {"Bert", "DistilBert", "Electra", "MobileBert"}
 GENERIC_CLASSES = {"PreTrained", "TokenizersBackend"}
 MAX_WORD_CHARACTERS = 100  # a longer word is one [UNK], as in Google's tokenization.py
 MAX_UNREACHABLE_SHARE = 0.05  # of the vocabulary; more of it that text can never give is another casing's vocabulary
+# Of the entries with letters: where more have small ones, it was made of text in lower case; else most of its text has
+# no letters of two cases, as in bert-base-chinese, whose folder says do_lower_case=false.
+MAX_SHARE_WITHOUT_CAPITALS = 0.5
 FIX = "put the tokenizer that the model was pretrained with into its folder"
 
 
@@ -70,6 +73,13 @@ class WordPieces:
         self._tokenizer = Tokenizer(model)
         self._tokenizer.normalizer = casing.normalizer()
         self._tokenizer.pre_tokenizer = BertPreTokenizer()
+
+    def warn_of_casing(self) -> str | None:
+        """One line where words with capitals have no entry, or None; Google's Chinese BERT is such a folder."""
+        entries = [entry for entry in self.vocabulary if entry not in self.special.values()]
+        if self.casing.is_lowercase or not has_small_letters_alone(entries, 0):
+            return None
+        return "do_lower_case=false with a vocabulary that has no capital letter: words with one become [UNK] or pieces"
 
     @property
     def num_ids(self) -> int:
@@ -295,6 +305,14 @@ def _check_special_tokens(special: dict[str, str], vocabulary: dict[str, int], f
         )
 
 
+def has_small_letters_alone(entries: Sequence[str], share: float) -> bool:
+    """Whether more than `share` of the entries that hold letters have small ones, and none has a capital one."""
+    ordinary = [entry for entry in entries if not (entry.startswith("[") and entry.endswith("]"))]
+    with_letters = [entry for entry in ordinary if any(map(str.isalpha, entry))]
+    num_small = sum(entry != entry.upper() for entry in with_letters)
+    return num_small > share * len(with_letters) and not any(entry != entry.lower() for entry in with_letters)
+
+
 def _check_casing(vocabulary: dict[str, int], casing: Casing, special: dict[str, str], folder: Path) -> None:
     """Refuse a casing under which much of the vocabulary cannot occur, or under which capitals have no entry."""
     normalizer = casing.normalizer()
@@ -310,7 +328,7 @@ def _check_casing(vocabulary: dict[str, int], casing: Casing, special: dict[str,
                 expected="the casing that the vocabulary was made with",
                 fix=f"set do_lower_case and strip_accents in its {CONFIG_FILE} and {TOKENIZER_FILE}",
             )
-    elif any(entry != entry.upper() for entry in bare) and not any(entry != entry.lower() for entry in bare):
+    elif has_small_letters_alone(bare, MAX_SHARE_WITHOUT_CAPITALS):
         raise UserError(
             found=f"{setting} with a vocabulary that has no capital letter in {folder}",
             expected="the casing that the vocabulary was made with",

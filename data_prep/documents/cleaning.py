@@ -16,10 +16,16 @@ from data_prep.sources.wikitext import UNKNOWN_WORD
 KEPT = ""
 TOO_SHORT = "too_short"  # fewer characters or words of plain text than asked for
 STUB = "stub"
-CONTROL_CHARACTERS = "control_characters"  # data that are no text, or text that was decoded wrongly
+CONTROL_CHARACTERS = "control_characters"  # so many that these are data and no text, or text that was decoded wrongly
 UNKNOWN_WORDS = "unknown_words"  # <unk> in place of words that the corpus has lost
 # The other reasons need more than the document's text: no_tokens, repeated_key, duplicate, near_duplicate and
 # not_sampled (selection.py).
+
+MAX_SHARE_OF_CONTROLS = 0.001  # of the characters: one or two are a slip in a text, which is worth more than they
+END_OF_FILE = "\x1a"  # with which programs of DOS closed a text
+# Bytes of Windows-1252 that were taken for characters, only where no other code page gives a reading: don't, a - b.
+WINDOWS_MARKS = {"\x92": "\u2019", "\x96": "\u2013", "\x97": "\u2014"}
+CERTAIN_MARK = re.compile(r"(?<=[A-Za-z])\x92(?=(?:[dmst]|ll|re|ve)\b)|(?<= )[\x96\x97](?= )")
 
 # Rules for lines and marks are narrow: of a page's furniture some may stay, but no sentence of a text may go.
 STUB_MARKS = re.compile(
@@ -50,6 +56,8 @@ def clean(document: Document, cleaning: Cleaning) -> tuple[str, str]:
     text = PLAIN_TEXT[document.markup](document)
     if cleaning.unicode_normalization != "none":
         text = unicodedata.normalize(cleaning.unicode_normalization, text)  # type: ignore[arg-type]
+    if END_OF_FILE in text:
+        text = text.rstrip(f"{END_OF_FILE}\r\n\t ")
     # Before the boilerplate goes: the line by which a stub calls itself one is among it.
     is_stub = cleaning.drop_stubs and bool(STUB_MARKS.search(text[:2000])) and len(text.split()) < STUB_WORDS
     if cleaning.drop_boilerplate:
@@ -60,11 +68,18 @@ def clean(document: Document, cleaning: Cleaning) -> tuple[str, str]:
         return "", TOO_SHORT
     if is_stub:
         return "", STUB
-    if NO_TEXT.search(text):
-        return "", CONTROL_CHARACTERS
+    if num_controls := len(NO_TEXT.findall(text)):
+        if num_controls > MAX_SHARE_OF_CONTROLS * len(text):
+            return "", CONTROL_CHARACTERS
+        text = without_controls(text)
     if document.markup == TOKENIZED and UNKNOWN_WORD in text:
         return "", UNKNOWN_WORDS
     return text, KEPT
+
+
+def without_controls(text: str) -> str:
+    """The text with a space for each control character, so that no words run together, or the mark it surely was."""
+    return NO_TEXT.sub(" ", CERTAIN_MARK.sub(lambda match: WINDOWS_MARKS[match[0]], text))
 
 
 def without_boilerplate(text: str) -> str:

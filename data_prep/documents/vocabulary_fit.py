@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
 from bert_lamb.errors import UserError
 from data_prep.documents.cleaning import KEPT, clean
-from data_prep.documents.tokenization import bert_tokenizer
+from data_prep.documents.tokenization import bert_normalizer, bert_tokenizer
 from data_prep.documents.vocabulary_file import UNK, read_entries
 from data_prep.plan import Partition
 from data_prep.settings import Cleaning
@@ -70,7 +72,7 @@ def require_fitting_text(path: Path, texts: Sequence[str], *, is_lowercase: bool
     unknown = share_unknown(entries, texts, is_lowercase=is_lowercase)
     lines = []
     if not is_lowercase and not _with_capitals(entries):
-        words = [word for text in texts for word in text.split()]
+        words = words_of(texts)
         share = sum(word != word.lower() for word in words) / max(1, len(words))
         if share > MAX_SHARE_UNKNOWN:
             raise UserError(
@@ -107,6 +109,18 @@ def warnings_of_trained(path: Path, texts: Sequence[str], *, is_lowercase: bool)
     """What to warn of in a vocabulary that was trained on the text: it holds a limited number of characters."""
     unknown = share_unknown(read_entries(path), texts, is_lowercase=is_lowercase)
     return [f"{unknown} with {path}"] if unknown.share > MAX_SHARE_UNKNOWN else []
+
+
+def words_of(texts: Sequence[str]) -> list[str]:
+    """The words of text as it is, as BERT cuts them (a Chinese character is one), without punctuation."""
+    normalizer, pre_tokenizer = bert_normalizer(is_lowercase=False), BertPreTokenizer()
+    return [
+        word
+        for text in texts
+        for line in text.splitlines()
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(line))
+        if any(map(str.isalnum, word))
+    ]
 
 
 def share_unknown(entries: Sequence[str], texts: Sequence[str], *, is_lowercase: bool) -> Unknown:

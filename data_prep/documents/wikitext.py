@@ -8,6 +8,7 @@ The walk leaves marks in the text, characters that no XML can hold; paragraphs.p
 """
 
 import functools
+import html
 import re
 from collections.abc import Iterable, Sequence
 
@@ -35,7 +36,6 @@ COMMENT_LINE = re.compile(r"^[ \t]*<!--(?:(?!<!--|-->).)*-->[ \t]*\n", re.MULTIL
 INTERLANGUAGE_LINE = re.compile(r"^[ \t]*(?:\[\[[a-z]+(?:-[a-z]+)*:[^\[\]|\n]+\]\][ \t]*)+$", re.MULTILINE)
 LANGUAGE_VARIANT = re.compile(r"[a-z]{2,3}-[a-z-]+")  # zh-min-nan, be-x-old and those to come
 IMAGE_FILE = re.compile(r".+\.(?:jpe?g|png|svg|gif|tiff?|webp|xcf|djvu|pdf|og[agv]|webm|mp3|wav|mid)", re.IGNORECASE)
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # &#xD800; is no character, and UTF-8 cannot write it
 
 
 def plain_text(markup: str, namespaces: Sequence[tuple[str, int]] = ()) -> str:
@@ -87,7 +87,7 @@ class _Renderer:
             # A reader sees the address only where it stands without brackets.
             return self.render(node.title if node.brackets else node.url) or HOLE
         if isinstance(node, HTMLEntity):
-            return literal(HALF_A_PAIR.sub("\ufffd", str(node.normalize())).replace("\n", " "))
+            return literal(html.unescape(str(node)).replace("\n", " "))
         if isinstance(node, nodes.Heading):
             return BREAK
         if isinstance(node, nodes.Argument | nodes.Comment):

@@ -22,6 +22,7 @@ from data_prep.sources.content import MAGIC_OF_TABLES
 from data_prep.sources.source import Source
 
 ALL_BELOW = "**"
+ANY_NAME = frozenset("*?")
 WILDCARDS = frozenset("*?.")  # a pattern whose last part has nothing else asks for no names, as a folder does
 
 
@@ -63,7 +64,8 @@ def list_files(source: Source, *, suffixes: tuple[str, ...] | None) -> Listing:
     suffixes: taken from a folder, also before .gz, .bz2, .xz or .zst; None takes every file whose name does not say
     that it is something else (names.py). What is named itself, or matched by a pattern that asks for more than any
     name, is taken whatever its name. The key is the path below the folder, or below the part of the pattern that holds
-    no wildcard. An empty file is passed over, but for tables, which are never empty.
+    no wildcard (brackets in the name of a folder that is there are none). An empty file is passed over, but for tables,
+    which are never empty.
 
     Raises UserError if there is no file, and for a folder that cannot be read and a name that is not UTF-8.
     """
@@ -79,7 +81,7 @@ def list_files(source: Source, *, suffixes: tuple[str, ...] | None) -> Listing:
     elif path.exists():
         listing.pass_over(names.NO_FILE, path.name)
     else:
-        num_fixed = next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), len(path.parts))
+        num_fixed = _num_fixed(path.parts)
         folder, pattern = Path(*path.parts[:num_fixed]), path.parts[num_fixed:]
         if pattern and folder.is_dir():
             _list(folder, pattern, suffixes, listing, is_pattern=True, is_empty_sound=is_empty_sound)
@@ -93,6 +95,15 @@ def list_files(source: Source, *, suffixes: tuple[str, ...] | None) -> Listing:
     for _, file in listing.files:
         _require_text(file)
     return listing
+
+
+def _num_fixed(parts: tuple[str, ...]) -> int:
+    """How many parts lead to the folder of a pattern: those without wildcards, and folders with brackets ('a [1]')."""
+    for number, part in enumerate(parts):
+        is_folder = not ANY_NAME & set(part) and Path(*parts[: number + 1]).is_dir()
+        if glob.has_magic(part) and not is_folder:
+            return number
+    return len(parts)
 
 
 def _list(

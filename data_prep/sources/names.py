@@ -49,6 +49,7 @@ OTHER_FORMS = {
         ".py .ipynb .sh .bat .js .css .c .h .cpp .java .rb .pl .so .dll .exe .toml .ini .cfg .conf .log .url .torrent"
     ),
 }
+PAGES_OF_A_PART = re.compile(r"-p\d+p\d+$")  # of Wikipedia's dumps in parts: enwiki-...-articles1.xml-p1p41242.bz2
 FORM_OF_SUFFIX = {suffix: form for form, suffixes in OTHER_FORMS.items() for suffix in suffixes.split()}
 
 
@@ -77,9 +78,10 @@ def reason_against(name: str, suffixes: tuple[str, ...] | None, *, is_pattern: b
 
 
 def suffix_of(name: str) -> str:
-    """The suffix in lower case, before one of PACKED_SUFFIXES if there is one."""
+    """The suffix in lower case, before one of PACKED_SUFFIXES if there is one, and without PAGES_OF_A_PART."""
     path = PurePosixPath(name)
-    return PurePosixPath(path.stem).suffix.lower() if path.suffix.lower() in PACKED_SUFFIXES else path.suffix.lower()
+    suffix = PurePosixPath(path.stem).suffix if path.suffix.lower() in PACKED_SUFFIXES else path.suffix
+    return PAGES_OF_A_PART.sub("", suffix.lower())
 
 
 def printable(name: str) -> str:

@@ -12,6 +12,7 @@ from data_prep.sources.files import cut_behind, cut_file, find_files, is_packed,
 from data_prep.sources.source import Document, Source, Stretch
 
 ROWS_PER_BATCH = 1024
+BLANK = " \t\r\x1a"  # a line of these is none; with 0x1a programs of DOS closed a text
 UNSUPPORTED = re.compile(r"decrypt|encrypted|not supported|[Uu]nsupported")  # said of sound files
 
 
@@ -30,20 +31,30 @@ class JsonLines:
 
     def read(self, source: Source, stretch: Stretch) -> Iterator[Document]:
         for offset, line in read_lines(stretch, may_hold_nul=True):
-            if not line.strip():
+            if not line.strip(BLANK):
                 continue
             place = f"the line at byte {offset} of {stretch.path}"
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:  # ValueError: also integers of thousands of digits
-                raise UserError(
-                    found=f"{error} in {place}", expected="one JSON object a line", fix="mend the file"
-                ) from error
+                raise _no_object(f"{error} in {place}", line) from error
+            if isinstance(record, list):
+                raise _no_object(f"an array in {place}", line)
             if not isinstance(record, dict) or source.text_column not in record:
                 members = sorted(record) if isinstance(record, dict) else type(record).__name__
                 raise no_such_column(source, members, place)
             text = text_of(record[source.text_column], source, place)
             yield Document(f"{stretch.key}#{offset}", without_surrogates(text, place))
+
+
+def _no_object(found: str, line: str) -> UserError:
+    """What is said of a line that is no JSON object, and of what looks like a part of JSON over several lines."""
+    text = line.strip()
+    fix = "mend the file"
+    if text.startswith("[") or text.endswith(("},", "{", "[")):
+        found = f"{found}, as in a JSON array or an object over several lines"
+        fix = "write one object a line (jq -c '.[]' takes an array apart, jq -c . puts an object on one line)"
+    return UserError(found=found, expected="one JSON object a line", fix=fix)
 
 
 class Parquet:

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.documents import markdown
-from data_prep.documents.cleaning import BOILERPLATE_LINE, KEPT, STUB, STUB_WORDS, TOO_SHORT, clean, without_boilerplate
+from data_prep.documents.cleaning import (
+    BOILERPLATE_LINE,
+    CONTROL_CHARACTERS,
+    KEPT,
+    STUB,
+    STUB_WORDS,
+    TOO_SHORT,
+    clean,
+    without_boilerplate,
+)
 from data_prep.settings import Cleaning
 from data_prep.sources import MARKDOWN, PLAIN, WIKITEXT, Document
 
@@ -289,3 +298,41 @@ def test_the_length_counts_what_is_left():
 def test_boilerplate_is_gone_after_one_pass(lines):
     once = without_boilerplate("\n".join(lines))
     assert not any(BOILERPLATE_LINE.fullmatch(line.strip()) for line in once.split("\n"))
+
+
+SENTENCES = "He left the house at noon, and nobody saw him again. " * 40  # 2,120 characters
+
+
+@pytest.mark.parametrize(
+    ("begin", "expected"),
+    [
+        ("I don\x92t know. ", "I don\u2019t know. "),
+        ("They\x92re here. ", "They\u2019re here. "),
+        ("One \x96 or two. ", "One \u2013 or two. "),
+        ("One \x97 or two. ", "One \u2014 or two. "),
+        ("K\x94nig of one\x92two. ", "K nig of one two. "),
+        ("one\x00two ", "one two "),
+        ("one\x1btwo ", "one two "),
+        ("caf\x82 ", "caf  "),
+        ("a\x96b ", "a b "),
+        ("d\x92Artagnan ", "d Artagnan "),
+    ],
+)
+def test_a_few_control_characters_cost_no_document(begin, expected):
+    """0.1 % of the characters at most: here two, and not three."""
+    assert outcome(begin + SENTENCES) == (expected + SENTENCES, KEPT)
+    assert outcome(begin + "\x07\x07" + SENTENCES) == ("", CONTROL_CHARACTERS)
+    assert outcome(begin) == ("", CONTROL_CHARACTERS)
+
+
+@pytest.mark.parametrize("end", ["\x1a", "\n\x1a", "\x1a\n", "\n\x1a\n\n", "\x1a\x1a \n"])
+def test_the_end_of_a_text_of_dos_is_no_text(end):
+    assert outcome("He left." + end) == ("He left.", KEPT)
+    assert outcome(end) == ("", KEPT)
+
+
+def test_numbered_entities_are_read_as_browsers_do():
+    assert outcome("One &#150; or &#x97; two; don&#146;t &#233; &ndash; &amp;.", WIKITEXT) == (
+        "One \u2013 or \u2014 two; don\u2019t \u00e9 \u2013 &.",
+        KEPT,
+    )

@@ -26,6 +26,11 @@ from data_prep.sources import KINDS, Source, describe_passed_over, read_document
 from data_prep.sources.listing import list_files
 
 
+def by_gzip(data):
+    """Packed, without the time of day, which would be part of the names of tests."""
+    return gzip.compress(data, mtime=0)
+
+
 def documents(path, kind="text", *, stretch_bytes=10**9, **changes):
     source = Source("corpus", kind, str(path), **changes)
     stretches = tuple(KINDS[kind].stretches(source, stretch_bytes=stretch_bytes))
@@ -41,6 +46,37 @@ def write(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"Text of {name}.")
+
+
+def test_brackets_in_the_name_of_a_folder_are_its_name(tmp_path):
+    write(tmp_path, "data [old]/a.txt", "data [old]/b [1]/c.txt", "data o/d.txt", "x1/e.txt", "x2/f.txt", "x3/g.txt")
+    assert keys(tmp_path / "data [old]/*.txt")[0] == ["a.txt"]
+    assert keys(tmp_path / "data [old]/**/*.txt")[0] == ["a.txt", "b [1]/c.txt"]
+    assert keys(tmp_path / "data [old]/b [1]/[a-c].txt")[0] == ["c.txt"]
+    assert keys(tmp_path / "data [old]")[0] == ["a.txt", "b [1]/c.txt"]
+    assert keys(tmp_path / "x[12]/*.txt")[0] == ["x1/e.txt", "x2/f.txt"]
+    write(tmp_path, "*/h.txt")
+    assert keys(tmp_path / "*/[eh].txt")[0] == ["*/h.txt", "x1/e.txt"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a"}, {"text": "b"}]',
+        '[\n{"text": "a"},\n{"text": "b"}\n]',
+        '[{"text": "a"},\n{"text": "b"}]',
+        '{\n  "text": "a"\n}',
+        '{"text": "a"}\n{"text": "b"},\n{"text": "c"}',
+        "[]",
+    ],
+)
+def test_json_that_is_no_lines_is_told_how_to_become_them(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=r"at byte \d+ of .*JSON array or an object over several lines.*jq -c '\.\[\]'"):
+        documents(tmp_path / "a.json", "jsonl")
+    (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b}')
+    with pytest.raises(UserError, match=r"at byte 14 of .*mend the file"):
+        documents(tmp_path / "a.json", "jsonl")
 
 
 def test_links_are_followed_with_the_keys_of_the_pattern(tmp_path):
@@ -126,6 +162,32 @@ def test_what_is_no_data_is_passed_over_by_reason(tmp_path):
     )
 
 
+def test_dumps_in_parts_are_named_by_their_pages(tmp_path):
+    """As on dumps.wikimedia.org, packed and unpacked; the index of a part is none."""
+    parts = [
+        "enwiki-20240501-pages-articles1.xml-p1p41242.bz2",
+        "enwiki-20240501-pages-articles27.xml-p75507216p76894044",
+        "enwiki-20240501-pages-articles-multistream2.xml-p41243p151573.bz2",
+        "dewiki-20240501-pages-articles1.XML-p1p297012.gz",
+        "enwiki-latest-pages-articles1.xml-p000000010p000030302.bz2",
+        "enwiki-20240501-pages-articles.xml.bz2",
+    ]
+    others = [
+        "enwiki-20240501-pages-articles-multistream-index1.txt-p1p41242.bz2",
+        "enwiki-20240501-pages-articles1.xmlp1p41242",
+        "enwiki-20240501-pages-articles1.xml-p1.bz2",
+    ]
+    write(tmp_path, *parts, *others)
+    for name in parts:  # of what they are, since the content is looked at as well
+        content = b"<mediawiki></mediawiki>"
+        packed = {".bz2": bz2.compress, ".gz": gzip.compress}.get(name[name.rindex(".") :], bytes)(content)
+        (tmp_path / name).write_bytes(packed)
+    assert keys(tmp_path, "mediawiki") == (sorted(parts), {"of another suffix": 3})
+    assert keys(tmp_path / "**", "mediawiki")[0] == sorted([*parts, *others])
+    assert keys(tmp_path / "enwiki-*.xml-p*.bz2", "mediawiki")[0] == sorted([parts[0], parts[2], parts[4], others[2]])
+    assert keys(tmp_path, "text") == (sorted(others), {"data in another form": 6})
+
+
 def tar(*members, mode="w"):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=mode) as archive:
@@ -139,7 +201,7 @@ def tar(*members, mode="w"):
 def zipped():
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("word/document.xml", "<w/>")
+        archive.writestr(zipfile.ZipInfo("word/document.xml"), "<w/>")  # of 1980, whenever it runs
     return stream.getvalue()
 
 
@@ -154,7 +216,7 @@ V7_HEADER[148:156] = b"%06o\0 " % sum(V7_HEADER[:512])
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.txt.gz", gzip.compress(tar("a.txt", "b.txt")), "a tar archive.*unpack it"),
+        ("a.txt.gz", by_gzip(tar("a.txt", "b.txt")), "a tar archive.*unpack it"),
         ("a.xz", lzma.compress(tar("a.txt")), "a tar archive"),
         ("a.zst", pa.compress(tar("a.txt"), codec="zstd", asbytes=True), "a tar archive"),
         ("a.tar.bz2", bz2.compress(tar("a.txt")), "a tar archive"),
@@ -166,12 +228,12 @@ V7_HEADER[148:156] = b"%06o\0 " % sum(V7_HEADER[:512])
         ("a.rar", b"Rar!\x1a\x07\x01\x00", "a rar archive"),
         ("a.pdf", b"%PDF-1.7\n" + TEXT, "a PDF document"),
         ("a.txt", b"{\\rtf1 " + TEXT, "Rich Text"),
-        ("a.txt", gzip.compress(TEXT), r"packed with gzip.*name that ends in \.gz"),
+        ("a.txt", by_gzip(TEXT), r"packed with gzip.*name that ends in \.gz"),
         ("a.txt", bz2.compress(TEXT), r"packed with bzip2.*name that ends in \.bz2"),
         ("a.gz", bz2.compress(TEXT), "packed with bzip2"),
-        ("a.bz2", gzip.compress(TEXT), "packed with gzip"),
+        ("a.bz2", by_gzip(TEXT), "packed with gzip"),
         ("a.txt.gz", TEXT, r"not packed at all; .*take \.gz off its name"),
-        ("a.gz", gzip.compress(gzip.compress(TEXT)), "unpacked, which by its content is packed with gzip"),
+        ("a.gz", by_gzip(by_gzip(TEXT)), "unpacked, which by its content is packed with gzip"),
         ("a.lz4", b"\x04\x22\x4d\x18d@\xa7" + TEXT, "packed with lz4"),
         ("a.lzma", lzma.compress(TEXT, lzma.FORMAT_ALONE), "packed with lzma"),
         ("a.Z", b"\x1f\x9d\x90" + TEXT, "packed with compress"),
@@ -186,7 +248,7 @@ V7_HEADER[148:156] = b"%06o\0 " % sum(V7_HEADER[:512])
         ("a.txt", b" \n = Title = \n \n A river . \n", "in the form of WikiText.*kind=wikitext"),
         ("a.txt", b"a well @-@ known , 1 @,@ 000 @.@ 5 thing .\n", "tokenized text"),
         ("a.txt", TEXT + b"\0" + TEXT, f"a NUL byte, which no text holds, at byte {len(TEXT)} of"),
-        ("a.txt.gz", gzip.compress(TEXT * 20 + b"\0"), f"a NUL byte, which no text holds, at byte {len(TEXT) * 20} of"),
+        ("a.txt.gz", by_gzip(TEXT * 20 + b"\0"), f"a NUL byte, which no text holds, at byte {len(TEXT) * 20} of"),
     ],
 )
 def test_what_is_no_text_by_its_content_is_refused(tmp_path, name, content, complaint):
@@ -200,10 +262,10 @@ def test_what_is_no_text_by_its_content_is_refused(tmp_path, name, content, comp
     ("name", "kind", "content", "complaint"),
     [
         ("a.jsonl", "jsonl", json.dumps({"text": "a"}).encode("utf-16"), "in UTF-16"),
-        ("a.jsonl.gz", "jsonl", gzip.compress(tar("a.jsonl")), "a tar archive"),
+        ("a.jsonl.gz", "jsonl", by_gzip(tar("a.jsonl")), "a tar archive"),
         ("a.jsonl", "jsonl", zipped(), "a zip archive"),
         ("a.parquet", "parquet", b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
-        ("a.parquet.gz", "parquet", gzip.compress(b"PAR1"), "packed with gzip"),
+        ("a.parquet.gz", "parquet", by_gzip(b"PAR1"), "packed with gzip"),
         ("a.parquet", "parquet", b"ARROW1\0\0" + bytes(90), "an Arrow file.*kind=arrow"),
         ("a.arrow", "arrow", b"PAR1\x15\x04" + bytes(90), "a Parquet file.*kind=parquet"),
         ("a.feather", "arrow", b"FEA1\0\0\0\0", "Feather file of version 1"),
@@ -238,7 +300,7 @@ def test_carriage_returns_alone_end_lines(tmp_path, stretch_bytes):
         content = f"{end}{end}".join(expected).replace("\n", end) if end == "\r" else None
         content = content or f"{end}{end}".join(text.replace("\n", end) for text in expected)
         assert texts_of(tmp_path / "a.txt", content.encode(), stretch_bytes=stretch_bytes) == expected
-    packed = gzip.compress("\r\r".join(expected).replace("\n", "\r").encode())
+    packed = by_gzip("\r\r".join(expected).replace("\n", "\r").encode())
     assert texts_of(tmp_path / "a.txt.gz", packed) == expected
 
 
@@ -248,6 +310,8 @@ def test_line_ends_at_the_ends_of_what_is_read_at_once(tmp_path, monkeypatch):
     assert texts_of(tmp_path / "a.txt", content) == ["ab\nc", "defghi\njk", "l", "ém"]
     monkeypatch.undo()
     assert texts_of(tmp_path / "a.txt", content) == ["ab\nc", "defghi\njk", "l", "ém"]
+    for end in ("\n\x1a", "\n\x1a\r\n", "\n\x1a\n\n"):
+        assert texts_of(tmp_path / "a.jsonl", b'{"text": "a"}' + end.encode(), kind="jsonl") == ["a"]
     # Files put together, each with its mark.
     lines = b'\xef\xbb\xbf{"text": "a"}\r{"text": "b"}\r\n\xef\xbb\xbf{"text": "c"}'
     assert texts_of(tmp_path / "a.jsonl", lines, kind="jsonl") == ["a", "b", "c"]
@@ -279,10 +343,10 @@ def zstd(content):
 
 
 SOUND = {
-    "members.gz": gzip.compress(TEXT[:99]) + gzip.compress(TEXT[99:]),
-    "zeros.gz": gzip.compress(TEXT) + bytes(512),
-    "zeros between.gz": gzip.compress(TEXT[:99]) + bytes(9) + gzip.compress(TEXT[99:]),
-    "upper case.GZ": gzip.compress(TEXT),
+    "members.gz": by_gzip(TEXT[:99]) + by_gzip(TEXT[99:]),
+    "zeros.gz": by_gzip(TEXT) + bytes(512),
+    "zeros between.gz": by_gzip(TEXT[:99]) + bytes(9) + by_gzip(TEXT[99:]),
+    "upper case.GZ": by_gzip(TEXT),
     "streams.bz2": bz2.compress(TEXT[:99]) + bz2.compress(TEXT[99:]),
     "empty first.bz2": bz2.compress(b"") + bz2.compress(TEXT),
     "sha256.xz": lzma.compress(TEXT, check=lzma.CHECK_SHA256),
@@ -323,7 +387,7 @@ def test_a_long_window_is_no_damage(tmp_path, name):
 
 def test_what_follows_an_archive_is_not_called_damage_alone(tmp_path):
     """Packers pass over garbage after the end with a warning. Damage at the head of a later stream looks the same."""
-    for suffix, packed in ((".gz", gzip.compress(TEXT)), (".bz2", bz2.compress(TEXT)), (".zst", zstd(TEXT))):
+    for suffix, packed in ((".gz", by_gzip(TEXT)), (".bz2", bz2.compress(TEXT)), (".zst", zstd(TEXT))):
         path = tmp_path / f"a{suffix}"
         path.write_bytes(packed + b"garbage")
         with pytest.raises(UserError, match=r"nothing after its end; fix: check it with \w+ -t"):

@@ -77,7 +77,7 @@ def test_jsonl_packed_or_not(tmp_path, suffix, pack):
     [
         ('{"text": "a"}\n{"txt": "b"}', r"columns \['txt'\] in the line at byte 14 of"),
         ('{"text": "a"}\n{"text": ', "in the line at byte 14 of"),
-        ('["a"]', "columns list in the line at byte 0"),
+        ('["a"]', "an array in the line at byte 0"),
         ('{"text": 3}', "text of type int in the line at byte 0"),
         ('{"text": "\\ud800"}', "half of a surrogate pair at character 0"),
         ("[" * 100_000, "in the line at byte 0"),

@@ -129,6 +129,13 @@ def test_text_that_the_vocabulary_does_not_know_is_refused(tmp_path, entries, is
         (CASED, False, TEXT, None),
         (UNCASED, False, [TEXT[0].lower()], None),
         (UNCASED, False, ["river " * 99 + "Paris"], "capitals in 1 % of the words"),
+        (
+            [*UNCASED, *"東京的公司"],
+            False,
+            ["東京的公司" * 6 + "ibm公司", "東京的公司" * 13 + "IBM"],
+            "in 1 % of the words",
+        ),
+        ([*UNCASED, *"東京。"], False, ["東京。" * 15 + "a" + "東京。" * 9 + "I"], "capitals in 2 % of the words"),
         (UNCASED, True, ["river " * 97 + "→ ∞ ∑"], None),
         (UNCASED, True, ["river " * 9 + "→"], "[UNK] for 10.0 % of the tokens and 2.2 % of the characters"),
         (UNCASED, True, [], None),

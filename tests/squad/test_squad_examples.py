@@ -12,6 +12,12 @@ from squad_material import squad_json, where_questions
 from bert_lamb.errors import UserError
 from bert_lamb.squad.examples import read_examples
 
+
+def by_gzip(data):
+    """Packed, without the time of day, which would be part of the names of tests."""
+    return gzip.compress(data, mtime=0)
+
+
 GOOD = squad_json(where_questions())
 
 
@@ -119,6 +125,13 @@ def test_other_versions_and_what_v2_says_of_answered_questions_are_read(tmp_path
     assert read_examples(write(tmp_path, {**content, "version": version})) == where_questions()
 
 
+@pytest.mark.parametrize("title", [None, 7, ["a"], HALF])
+def test_titles_are_read_by_nobody(tmp_path, title):
+    content = copy.deepcopy(GOOD)
+    content["data"][0]["title"] = title
+    assert read_examples(write(tmp_path, json.dumps(content))) == where_questions()
+
+
 WHOLE = json.dumps(GOOD).encode()
 
 
@@ -137,8 +150,6 @@ WHOLE = json.dumps(GOOD).encode()
         (b'{"data": {}}', "data of type dict"),
         (b'{"data": []}', "without a question"),
         (b'{"data": [7]}', r"data\[0\] of type int"),
-        (b'{"data": [{"title": 7, "paragraphs": []}]}', "title of type int"),
-        (b'{"data": [{"title": "\\udc00", "paragraphs": []}]}', "surrogate pair .*title"),
         (b'{"data": [{"paragraphs": null}]}', "paragraphs of type NoneType"),
         (b'{"data": [], "data": []}', "the key 'data' more than once"),
         (b'{"data": NaN}', "NaN, which json does not have"),
@@ -150,9 +161,9 @@ WHOLE = json.dumps(GOOD).encode()
         (json.dumps(GOOD).encode("utf-32"), "that is UTF-32 text"),
         ('{"data": "é"}'.encode("latin1"), r"not UTF-8 text \(byte 10 is 0xe9\)"),
         (lzma.compress(WHOLE)[:-30], "cannot be unpacked .*expected the whole"),
-        (gzip.compress(WHOLE)[:-30], "cannot be unpacked"),
+        (by_gzip(WHOLE)[:-30], "cannot be unpacked"),
         (bz2.compress(WHOLE)[:-30], "cannot be unpacked"),
-        (gzip.compress(b"x" + WHOLE), "not json"),
+        (by_gzip(b"x" + WHOLE), "not json"),
         (b"\x28\xb5\x2f\xfd" + bytes(20), "packed with zstd"),
         (b"PK\3\4" + bytes(20), "a zip archive"),
         (b"PAR1" + bytes(20), "a parquet file"),
@@ -174,10 +185,10 @@ def test_what_is_no_squad_file_is_refused(tmp_path, content, message):
     [
         b"\xef\xbb\xbf" + WHOLE,
         lzma.compress(WHOLE),
-        gzip.compress(WHOLE),
+        by_gzip(WHOLE),
         bz2.compress(WHOLE),
-        gzip.compress(b"\xef\xbb\xbf" + WHOLE),
-        gzip.compress(WHOLE[:100]) + gzip.compress(WHOLE[100:]),
+        by_gzip(b"\xef\xbb\xbf" + WHOLE),
+        by_gzip(WHOLE[:100]) + by_gzip(WHOLE[100:]),
     ],
 )
 def test_a_byte_order_mark_and_packing_change_nothing(tmp_path, content):

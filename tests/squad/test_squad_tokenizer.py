@@ -212,3 +212,18 @@ def test_what_is_not_berts_or_contradicts_itself_is_refused(folder, spoil, messa
     with pytest.raises(UserError, match=message) as refusal:
         read_tokenizer(folder)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_chinese_vocabulary_without_capitals_is_warned_of(folder):
+    """As bert-base-chinese: do_lower_case=false, most entries without letters of two cases. English is refused."""
+    chinese = "".join(f"{chr(0x4E00 + number)}\n" for number in range(300)).encode()
+    only_vocab(in_config(do_lower_case=False))(folder)
+    with pytest.raises(UserError, match="no capital"):
+        read_tokenizer(folder)
+    rewritten(lambda content: content + chinese)(folder)
+    assert "no capital letter" in (read_tokenizer(folder).warn_of_casing() or "")
+    rewritten(lambda content: content + b"IBM\n")(folder)
+    assert read_tokenizer(folder).warn_of_casing() is None
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    rewritten(lambda content: content.replace(b"IBM\n", b""))(folder)
+    assert read_tokenizer(folder).warn_of_casing() is None
