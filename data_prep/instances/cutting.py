@@ -81,6 +81,9 @@ def lay_down_instances(
 
 
 def _save(path: Path, numbers: np.ndarray) -> None:
+    """Write a file that appears whole; one that a run left that was killed between two files of a group stays."""
+    if path.is_file():
+        return
     temporary = temporary_of(path)
     with temporary.open("wb") as stream:
         np.save(stream, numbers)
