@@ -438,7 +438,8 @@ def test_checkpoints_by_the_clock_do_not_push_out_those_by_steps(tmp_path):
 @pytest.mark.slow
 def test_ranks_sweep(shards, tmp_path):
     """The second job of a sweep trains in the process group of the first: its ranks could not meet again."""
-    words = arguments(shards, "unused", "runtime.engine=deepspeed", "-m", "seed=1,2", f"run_dir={tmp_path}/r${{seed}}")
+    sweep = ["-m", "seed=1,2", f"run_dir={tmp_path}/r${{seed}}", f"hydra.sweep.dir={tmp_path}"]
+    words = arguments(shards, "unused", "runtime.engine=deepspeed", *sweep)
     words = [word for word in words if word != "run_dir=unused"]
     ended = run_ranks(2, "-m", "bert_lamb", "pretrain", *words)
     assert ended.returncode == 0, ended.stdout[-3000:]
