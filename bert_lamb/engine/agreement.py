@@ -46,13 +46,14 @@ def agree(process: Process, mistake: UserError | None) -> None:
         raise mistakes[0][0].told_by("rank 0")
     first_with: dict[str, UserError] = {}
     for rank, (error, host) in enumerate(mistakes):
-        if error is not None and str(error) not in first_with:
-            for each in error.complaints if isinstance(error, UserErrors) else [error]:
-                first_with[str(each)] = UserError(
-                    found=f"on rank {rank} ({host}) {each.found}" if rank else each.found,
-                    expected=each.expected,
-                    fix=each.fix,
-                )
+        complaints = error.complaints if isinstance(error, UserErrors) else [error] if error else []
+        for each in complaints:
+            said = UserError(
+                found=f"on rank {rank} ({host}) {each.found}" if rank else each.found,
+                expected=each.expected,
+                fix=each.fix,
+            )
+            first_with.setdefault(str(each), said)
     raise UserErrors(list(first_with.values())).told_by("rank 0")
 
 
