@@ -64,7 +64,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to mend)."""
+    """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to fix)."""
     # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
     given = sys.argv[1:] if argv is None else argv
     arguments = [word for word in given if not word.startswith("--local_rank")]
@@ -100,13 +100,13 @@ def _main(arguments: list[str]) -> int:
         if command not in SUMMARIES:
             raise UserError(
                 found=f"command {command!r}", expected=f"one of {', '.join(SUMMARIES)}", fix="see bert-lamb --help"
-            ).told_by("machine")
+            ).reported_by("machine")
         if any(word.startswith(MARKS_OF_HYDRA) for word in overrides):
             return _run_under_hydra(command, overrides)
         return _compose_and_run(command, overrides)
     except UserError as error:
-        status = _tell(command, error)
-        return status if error.teller == "rank 0" else ranks.leave_alone(status)
+        status = _report(command, error)
+        return status if error.reporter == "rank 0" else ranks.leave_alone(status)
     except KeyboardInterrupt:
         print(f"bert-lamb {command}: interrupted", file=sys.stderr)
         return 130
@@ -147,12 +147,12 @@ def _does_not_compose(command: str, error: Exception) -> UserError:
         fix="install the extra: bert-lamb[slurm] or bert-lamb[ray]"
         if is_launcher_missing
         else f"see bert-lamb {command} --help",
-    ).told_by("machine")
+    ).reported_by("machine")
 
 
-def _tell(command: str, error: UserError) -> int:
+def _report(command: str, error: UserError) -> int:
     """Print each complaint on a line, unless another rank does."""
-    if command != "pretrain" or ranks.is_teller(error):  # tasks of other commands do not know of each other
+    if command != "pretrain" or ranks.is_reporter(error):  # tasks of other commands do not know of each other
         for line in str(error).splitlines():
             print(f"bert-lamb {command}: {ranks.label_for(error)}{line}", file=sys.stderr, flush=True)
     return EXIT_USER_ERROR
@@ -162,7 +162,7 @@ def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
     try:
         config = compose(command, overrides)
     except UserError as error:
-        error.told_by("machine")  # every rank has the same command line
+        error.reported_by("machine")  # every rank has the same command line
         raise
     return _run(command, config)
 
@@ -206,10 +206,11 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
     try:
         words = make_ready(config.SCHEMAS[command], arguments)
     except UserError as error:
-        raise error.told_by("machine") from error
+        error.reported_by("machine")
+        raise
     is_composed = False
     typed = [f"bert-lamb {command}", *arguments]
-    statuses, told = [0], [""]  # of the jobs in this process
+    statuses, reported = [0], [""]  # of the jobs in this process
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
     def job(node: DictConfig) -> None:
@@ -222,12 +223,13 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
                 check_own_files(config.SCHEMAS[command], command, ours=conf_dir())
                 typed_config = config.to_typed(command, node)
             except UserError as error:
-                raise error.told_by("machine") from error  # every rank has the same command line and files
+                error.reported_by("machine")  # every rank has the same command line and files
+                raise
             status = _run(command, typed_config)
         except UserError as error:
-            statuses.append(_tell(command, error))
-            told.append(str(error))
-            if error.teller != "rank 0":  # other ranks may wait in a collective, and would meet those of the next job
+            statuses.append(_report(command, error))
+            reported.append(str(error))
+            if error.reporter != "rank 0":  # other ranks may wait in a collective, and would meet those of the next job
                 ranks.leave_alone(EXIT_USER_ERROR)
             raise
         except Exception:
@@ -245,7 +247,7 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
         with env_override({"HYDRA_FULL_ERROR": "1"}):  # let exceptions out instead of printing them
             job()
     except UserError as error:
-        statuses.append(EXIT_USER_ERROR if str(error) in told else _tell(command, error))
+        statuses.append(EXIT_USER_ERROR if str(error) in reported else _report(command, error))
     except CheckFailed:
         statuses.append(EXIT_CHECK_FAILED)
     except (HydraException, OmegaConfBaseException) as error:
@@ -273,7 +275,7 @@ def _check_working_folder() -> None:
         refused = UserError(
             found="a working folder that was deleted", expected="one that is there", fix="cd into another"
         )
-        raise refused.told_by("machine") from error
+        raise refused.reported_by("machine") from error
 
 
 def _go_to(directory: Path) -> None:

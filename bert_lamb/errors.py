@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"; every room may import it.
+"""The one exception that means "the user can fix this"; every room may import it.
 
 The command line prints it as it is, without a traceback, and exits with status 2. Anything else that escapes is a
 defect of ours and keeps its traceback.
@@ -8,16 +8,16 @@ from typing import Literal, Self
 
 # Who prints a mistake when several ranks run: each rank that has it (the same words once), the first rank of each
 # machine (what a machine's ranks find alike), or rank 0 (what every rank knows).
-Teller = Literal["rank", "machine", "rank 0"]
+Reporter = Literal["rank", "machine", "rank 0"]
 
 
 class UserError(Exception):
-    """A mistake in the input, told as what was found, what was expected and where to mend it.
+    """A mistake in the input, as what was found, what was expected and where to fix it.
 
     Use it for files, configuration and data that came from outside. Programming errors stay ValueError and friends.
     """
 
-    teller: Teller = "rank"
+    reporter: Reporter = "rank"
 
     def __init__(self, *, found: str, expected: str, fix: str) -> None:
         self.found = found
@@ -25,18 +25,18 @@ class UserError(Exception):
         self.fix = fix
         super().__init__(f"found {found}; expected {expected}; fix: {fix}")
 
-    def told_by(self, teller: Teller) -> Self:
+    def reported_by(self, reporter: Reporter) -> Self:
         """This error, with the one who prints it."""
-        self.teller = teller
+        self.reporter = reporter
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Cross from a worker process to the one that tells the user."""
+        """Cross from a worker process to the one that prints it."""
         return _user_error, (self.found, self.expected, self.fix)
 
 
 class UserErrors(UserError):
-    """Several complaints told at once, so that a configuration is mended in one round."""
+    """Several complaints at once, so that a configuration is fixed in one round."""
 
     def __init__(self, complaints: list[UserError]) -> None:
         self.complaints = complaints

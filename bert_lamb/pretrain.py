@@ -47,7 +47,7 @@ def pretrain(config: PretrainConfig) -> None:
             found=f"runtime.engine=torch with {process.world_size} ranks",
             expected="one process",
             fix="set runtime.engine=deepspeed",
-        ).told_by("rank 0")
+        ).reported_by("rank 0")
     run_dir = RunDir(Path(config.run_dir))
     with ExitStack() as held, stop_on_signals() as stop:
         if process.world_size > 1:
@@ -177,7 +177,7 @@ def train_phase(
                 found=f"{num_skipped} steps in a row with a gradient that is not finite ({phase.name}, step {step})",
                 expected="a finite gradient",
                 fix=f"start again in another run_dir with a lower phases.{phase.name}.peak_lr",
-            ).told_by("rank 0")
+            ).reported_by("rank 0")
 
         is_last = step == settings.total_steps or stop.is_agreed
         is_end = step == settings.total_steps

@@ -18,11 +18,11 @@ def label() -> str:
     return f"rank {place.rank} of {place.world_size} on {socket.gethostname()}: " if place.world_size > 1 else ""
 
 
-def is_teller(error: UserError) -> bool:
-    """Whether this rank prints `error`; see errors.Teller."""
-    if error.teller == "rank 0":
+def is_reporter(error: UserError) -> bool:
+    """Whether this rank prints `error`; see errors.Reporter."""
+    if error.reporter == "rank 0":
         return not label() or place_in(os.environ).rank == 0
-    if error.teller == "machine":
+    if error.reporter == "machine":
         return may_speak(os.environ)
     if not _is_connected():
         return True
@@ -34,7 +34,7 @@ def is_teller(error: UserError) -> bool:
 
 def label_for(error: UserError) -> str:
     """The label, where it is not plain whose error it is: not for what every rank knows, as rank 0 prints it."""
-    is_common = error.teller == "rank 0" or (error.teller == "machine" and label().startswith("rank 0 "))
+    is_common = error.reporter == "rank 0" or (error.reporter == "machine" and label().startswith("rank 0 "))
     return "" if is_common else label()
 
 

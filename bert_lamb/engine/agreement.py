@@ -43,7 +43,7 @@ def agree(process: Process, mistake: UserError | None) -> None:
         return
     if len(texts) == process.world_size and len(set(texts)) == 1:
         assert mistakes[0][0] is not None
-        raise mistakes[0][0].told_by("rank 0")
+        raise mistakes[0][0].reported_by("rank 0")
     first_with: dict[str, UserError] = {}
     for rank, (error, host) in enumerate(mistakes):
         complaints = error.complaints if isinstance(error, UserErrors) else [error] if error else []
@@ -54,7 +54,7 @@ def agree(process: Process, mistake: UserError | None) -> None:
                 fix=each.fix,
             )
             first_with.setdefault(str(each), said)
-    raise UserErrors(list(first_with.values())).told_by("rank 0")
+    raise UserErrors(list(first_with.values())).reported_by("rank 0")
 
 
 def is_first_to_say(text: str) -> bool:

@@ -42,7 +42,7 @@ def this_process(*, device: Literal["auto", "cpu", "cuda"], num_threads: int | N
     try:
         place = place_in(os.environ)
     except UserError as error:
-        error.told_by("machine")
+        error.reported_by("machine")
         raise
     if place.is_launched:
         os.environ.update(place.variables())
@@ -63,16 +63,16 @@ def check_gpus(place: Place) -> None:
         raise UserError(
             found=f"torch {torch.__version__}, a build without CUDA",
             expected="a CUDA build of torch for runtime.device=cuda",
-            fix="pip install --force-reinstall --constraint constraints.txt --index-url"
-            f" https://download.pytorch.org/whl/cuNNN torch, NNN for the CUDA that nvidia-smi shows, {OTHER_DEVICE}",
-        ).told_by("machine")
+            fix="reinstall torch with --constraint constraints.txt from the CUDA builds' index that"
+            f" https://pytorch.org/get-started/locally names for the CUDA that nvidia-smi shows, {OTHER_DEVICE}",
+        ).reported_by("machine")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in HIDES_EVERY_GPU:
         raise UserError(
             found=f"CUDA_VISIBLE_DEVICES={hidden!r}, which hides every GPU",
             expected="the numbers of the GPUs to use",
             fix=f"unset CUDA_VISIBLE_DEVICES, {OTHER_DEVICE}",
-        ).told_by("machine")
+        ).reported_by("machine")
     num_gpus = torch.cuda.device_count()
     if num_gpus == 0:
         raise UserError(
@@ -80,14 +80,14 @@ def check_gpus(place: Place) -> None:
             expected=f"a GPU and a driver for CUDA {torch.version.cuda}, which torch {torch.__version__} was built for",
             fix="see what nvidia-smi shows; update the driver or install a torch build for an older CUDA"
             f" (https://pytorch.org/get-started/previous-versions), {OTHER_DEVICE}",
-        ).told_by("machine")
+        ).reported_by("machine")
     fix = f"start fewer ranks per machine, {OTHER_DEVICE}; under srun leave out --gpus-per-task and --gpu-bind"
     if place.local_size is not None and place.local_size > num_gpus:
         raise UserError(
             found=f"{num_gpus} GPUs for {place.local_size} ranks on {socket.gethostname()}",
             expected="a GPU for each rank on a machine",
             fix=fix,
-        ).told_by("machine")
+        ).reported_by("machine")
     if place.local_rank >= num_gpus:
         raise UserError(
             found=f"{num_gpus} GPUs for local rank {place.local_rank}",
@@ -122,7 +122,7 @@ def process_group(process: Process) -> Iterator[None]:
         yield
     except BaseException as error:
         # SystemExit: a signal that all ranks have agreed upon.
-        is_common = isinstance(error, SystemExit) or (isinstance(error, UserError) and error.teller == "rank 0")
+        is_common = isinstance(error, SystemExit) or (isinstance(error, UserError) and error.reporter == "rank 0")
         raise
     finally:
         if is_ours and is_common:
@@ -141,9 +141,7 @@ def join_process_group(process: Process) -> bool:
     # Its warnings at start are about what this room does on purpose (an optimizer that is not on DeepSpeed's list).
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed calls collectives by names that torch has deprecated; nobody here can change either.
-    warnings.filterwarnings(
-        "ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning, r"torch\.distributed\."
-    )
+    warnings.filterwarnings("ignore", DEPRECATED_NAME, FutureWarning, r"torch\.distributed\.")
     if deepspeed.comm.is_initialized():
         return False
     # A single process meets nobody: its port is its own, whatever is left over in the environment, unless torchrun

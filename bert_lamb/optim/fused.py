@@ -22,7 +22,6 @@ CHUNK = 16_384  # elements a program works on
 BLOCK = 1_024  # elements it has in registers
 ALIGNMENT = 16  # elements: where chunks begin
 GRADIENT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-ROWS = ("w", "g", "m", "v", "copy", "step")
 
 
 @cache

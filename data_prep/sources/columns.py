@@ -40,6 +40,6 @@ def without_surrogates(text: str, place: str) -> str:
         raise UserError(
             found=f"half of a surrogate pair at character {error.start} of the text in {place}",
             expected="text that can be written in UTF-8",
-            fix="mend the file",
+            fix="correct the file",
         ) from error
     return text

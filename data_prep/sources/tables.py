@@ -50,7 +50,7 @@ class JsonLines:
 def _no_object(found: str, line: str) -> UserError:
     """What is said of a line that is no JSON object, and of what looks like a part of JSON over several lines."""
     text = line.strip()
-    fix = "mend the file"
+    fix = "correct the file"
     if text.startswith("[") or text.endswith(("},", "{", "[")):
         found = f"{found}, as in a JSON array or an object over several lines"
         fix = "write one object a line (jq -c '.[]' takes an array apart, jq -c . puts an object on one line)"

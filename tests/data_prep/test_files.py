@@ -75,7 +75,7 @@ def test_json_that_is_no_lines_is_told_how_to_become_them(tmp_path, content):
     with pytest.raises(UserError, match=r"at byte \d+ of .*JSON array or an object over several lines.*jq -c '\.\[\]'"):
         documents(tmp_path / "a.json", "jsonl")
     (tmp_path / "a.json").write_text('{"text": "a"}\n{"text": "b}')
-    with pytest.raises(UserError, match=r"at byte 14 of .*mend the file"):
+    with pytest.raises(UserError, match=r"at byte 14 of .*correct the file"):
         documents(tmp_path / "a.json", "jsonl")
 
 

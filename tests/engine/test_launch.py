@@ -50,7 +50,7 @@ TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Pl
 
 
 @pytest.mark.parametrize(
-    ("machine", "place", "visible", "found", "teller"),
+    ("machine", "place", "visible", "found", "reporter"),
     [
         ({"build": None}, Place(), None, f"found torch {torch.__version__}, a build without CUDA", "machine"),
         (
@@ -83,7 +83,7 @@ TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Pl
         ({"num_gpus": 1}, Place(), "2", None, None),
     ],
 )
-def test_a_gpu_for_each_rank_or_a_line(environment, machine, place, visible, found, teller):
+def test_a_gpu_for_each_rank_or_a_line(environment, machine, place, visible, found, reporter):
     """What all ranks of a machine can see, the first of them says; what one has, it says itself."""
     Cuda(environment, **machine)
     if visible is not None:
@@ -94,12 +94,12 @@ def test_a_gpu_for_each_rank_or_a_line(environment, machine, place, visible, fou
     with pytest.raises(UserError) as refused:
         check_gpus(place)
     assert found in str(refused.value)
-    assert refused.value.teller == teller
+    assert refused.value.reporter == reporter
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="needs torch's CPU build")
 def test_this_build_without_cuda_is_named(environment):
-    with pytest.raises(UserError, match=r"found torch .*, a build without CUDA; .* https://download"):
+    with pytest.raises(UserError, match=r"found torch .*, a build without CUDA; .* https://pytorch.org/get-started/locally"):
         this_process(device="cuda", num_threads=None)
 
 
