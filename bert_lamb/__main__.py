@@ -2,6 +2,6 @@
 
 import sys
 
-from bert_lamb.cli import main
+from bert_lamb.cli.main import main
 
 sys.exit(main())

@@ -1,9 +1,9 @@
 """Break the code on purpose, one line at a time, and show that some test turns red.
 
-usage: python tests/mutate.py [part of a name] ...     without arguments: every mutation of tests/mutations.txt
+usage: python tests/mutate.py [part of a name] ...     without arguments: every mutation of tests/**/mutations.txt
 
 Each mutation is applied to a copy of the tree, where the tests named with it run until the first failure. Prints one
-line for each; the exit status is 1 if a mutation survived. test_mutations.py holds the list to the code as it is.
+line for each; the exit status is 1 if a mutation survived. test_mutations.py holds the lists to the code as it is.
 """
 
 import os
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-LIST = CHECKOUT / "tests" / "mutations.txt"
+LISTS = sorted((CHECKOUT / "tests").rglob("mutations.txt"))  # one for each room
 PARTS = ["bert_lamb", "conf", "data_prep", "scripts", "tests", "pyproject.toml", "README.md", "Makefile"]
 
 
@@ -32,7 +32,12 @@ class Mutation:
     tests: list[str]
 
 
-def read_list(path: Path = LIST) -> list[Mutation]:
+def read_lists() -> list[Mutation]:
+    """The mutations of every room."""
+    return [mutation for path in LISTS for mutation in read_list(path)]
+
+
+def read_list(path: Path) -> list[Mutation]:
     """Blocks of five fields, `name:`, `file:`, `old:`, `new:` and `tests:`; \\n in old and new is a line's end."""
     mutations = []
     for block in path.read_text().split("\n\n"):
@@ -73,7 +78,7 @@ def is_noticed(mutation: Mutation) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    chosen = [m for m in read_list() if not arguments or any(part in m.name for part in arguments)]
+    chosen = [m for m in read_lists() if not arguments or any(part in m.name for part in arguments)]
     num_survivors = 0
 
     def judge(mutation: Mutation) -> tuple[Mutation, bool, float]:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertForPreTraining
 
-from bert_lamb import cli
-from bert_lamb.engine.checkpoint import Checkpoint
+from bert_lamb.checkpoint.reading import Checkpoint
+from bert_lamb.cli import main as cli
 from bert_lamb.model.bert import BertPretrainingModel, bert_config
-from bert_lamb.run_dir import RunDir
+from bert_lamb.outputs.run_dir import RunDir
 
 COLOURS = ["red", "green", "blue", "grey", "black", "white", "brown", "pink"]
 ANIMALS = ["fox", "hen", "cow", "owl", "rat", "dog", "cat", "bee", "ant", "elk"]

@@ -21,7 +21,7 @@ def test_a_wheel_works_outside_the_checkout(tmp_path):
     assert {"bert_lamb/conf/recipe/lamb_32k.yaml", "bert_lamb/report/page.html.j2", "data_prep/prepare.py"} <= names
     assert not any(name.startswith(("tests/", "scripts/", "runs/")) for name in names)
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
-    assert "bert-lamb = bert_lamb.cli:main" in entry_points.read_text()
+    assert "bert-lamb = bert_lamb.cli.main:main" in entry_points.read_text()
 
     def call(*arguments):
         environment = {**os.environ, "PYTHONPATH": str(site)}

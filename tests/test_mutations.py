@@ -1,4 +1,4 @@
-"""The list of mutations fits the code as it is: each applies, once. `python tests/mutate.py` tries them."""
+"""The lists of mutations fit the code as it is: each applies, once. `python tests/mutate.py` tries them."""
 
 import subprocess
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.launch import CHECKOUT
-from tests.mutate import read_list
+from tests.mutate import read_lists
 
 
-@pytest.mark.parametrize("mutation", read_list(), ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", read_lists(), ids=lambda mutation: mutation.name)
 def test_the_mutation_still_applies(mutation):
     text = (CHECKOUT / mutation.file).read_text()
     assert text.count(mutation.old) == 1
@@ -25,5 +25,5 @@ def test_the_mutation_still_applies(mutation):
 
 
 def test_names_are_unique():
-    names = [mutation.name for mutation in read_list()]
+    names = [mutation.name for mutation in read_lists()]
     assert len(set(names)) == len(names)

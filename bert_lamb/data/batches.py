@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bert_lamb.data.masking import MaskingRule, mask_batch, num_predictions
-from bert_lamb.data.sampler import global_batch, instances_at, micro_batch_positions
+from bert_lamb.sampling.sampler import global_batch, instances_at, micro_batch_positions
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances
 
 HELDOUT_EPOCH = 0  # held-out masks are fixed: one key for ever

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_lamb.data.keyed_random import fold, random_bits, to_unit
+from bert_lamb.sampling.keyed_random import fold, random_bits, to_unit
 
 Bools = NDArray[np.bool_]
 

@@ -1,9 +1,11 @@
-"""Which of how many ranks this process is, read from the variables that launchers set. Pure: no torch, no side effect.
+"""Which of how many ranks this process is, read from the variables that launchers set. No torch, no side effect.
 
 torchrun and the deepspeed launcher set torch's own names. srun has others, which are translated. Of other launchers
 only so much is read that a process started beside others never takes itself for the only one.
 """
 
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,7 +25,7 @@ FOREIGN_LAUNCHERS = {
     "PMIx": ("PMIX_SIZE", "PMIX_RANK"),
 }
 LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")  # ranks on this machine, as torchrun and deepspeed name them
-HOW_TO_START = "start the ranks with torchrun, deepspeed, or srun as in scripts/pretrain_slurm.sh"
+HOW_TO_START = "start the ranks with torchrun, deepspeed, or srun as in scripts/launch/slurm.sh"
 MAX_PORT = 65_535
 
 
@@ -64,6 +66,15 @@ def place_in(environment: Mapping[str, str]) -> Place:
                 fix=f"unset {name} for a run of one process, or {HOW_TO_START}",
             )
     return Place()
+
+
+def rank_label() -> str:
+    """ "rank 3 of 8 on host2: " when there are several ranks, else nothing."""
+    try:
+        place = place_in(os.environ)
+    except UserError:
+        return ""
+    return f"rank {place.rank} of {place.world_size} on {socket.gethostname()}: " if place.world_size > 1 else ""
 
 
 class WithoutRanksError(UserError):
@@ -134,7 +145,7 @@ def _place_of_slurm(given: Mapping[str, str]) -> Place | None:
             number=rank,
             found=f"{num_tasks} tasks of srun without MASTER_ADDR",
             expected="MASTER_ADDR and MASTER_PORT, where the ranks meet; without them each task would train alone",
-            fix="use scripts/pretrain_slurm.sh, or export both as it does; for one process, srun --ntasks=1",
+            fix="use scripts/launch/slurm.sh, or export both as it does; for one process, srun --ntasks=1",
         )
     _check(rank < num_tasks, f"SLURM_PROCID={rank} with {num_tasks} tasks", "SLURM_PROCID below the number of tasks")
     _check_meeting_point(given, num_tasks)

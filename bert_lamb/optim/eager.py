@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bert_lamb.optim import foreach, reference
-from bert_lamb.optim.layerwise import Gate, Work
+from bert_lamb.optim.passes import Gate, Work
 
 
 class Math(Protocol):

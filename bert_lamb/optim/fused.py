@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bert_lamb.optim.layerwise import Gate, Work
+from bert_lamb.optim.passes import Gate, Work
 from bert_lamb.optim.segments import PADDING, Layout
 
 CHUNK = 16_384  # elements a program works on

@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from bert_lamb.optim import foreach, reference
+from bert_lamb.optim import foreach, fused, reference
 from bert_lamb.optim.eager import MATH, EagerPasses
-from bert_lamb.optim.layerwise import Implementation, LayerwiseOptimizer, Passes, Work, require
+from bert_lamb.optim.layerwise import LayerwiseOptimizer, require
+from bert_lamb.optim.passes import Implementation, Passes, Work
 from bert_lamb.optim.trust_ratio import Bounds, Norm
 
 Nesterov = Literal["none", "first", "both"]
@@ -110,6 +111,4 @@ class Lamb(LayerwiseOptimizer):
         return EagerPasses(work, MATH[implementation], directions, norm=self.trust_ratio.norm)
 
     def _fused_passes(self, work: Work) -> Passes:
-        from bert_lamb.optim import fused
-
         return fused.LambPasses(work, self.fused_memory, norm=self.trust_ratio.norm)

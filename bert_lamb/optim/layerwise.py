@@ -9,79 +9,20 @@ Passes 1 and 3 are an implementation's (`eager.py`: reference and foreach; `fuse
 here, and no implementation reads a number back from the device to decide it, but where `eager.py` says so.
 """
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, get_args, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bert_lamb.optim import dtensor
-from bert_lamb.optim.segments import Layout, Segments, keep_local
+from bert_lamb.optim import dtensor, fused
+from bert_lamb.optim.bindings import Bindings
+from bert_lamb.optim.gate import Gatekeeper
+from bert_lamb.optim.passes import IMPLEMENTATIONS, LOW_PRECISION, Implementation, NormRecord, Passes, Work
+from bert_lamb.optim.segments import Segments, keep_local
 from bert_lamb.optim.trust_ratio import NORMS, Bounds, Norm, TrustRatio
-
-Implementation = Literal["auto", "reference", "foreach", "fused"]
-IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
-LOW_PRECISION = (torch.bfloat16, torch.float16)
-
-
-@dataclass(frozen=True)
-class NormRecord:
-    """Norms of one step, per adapted parameter; all [len(names)] float64 on the parameters' device."""
-
-    names: tuple[str, ...]
-    param_norm: Tensor
-    update_norm: Tensor
-    trust_ratio: Tensor
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one step touches together: tensors of one group, device and combination of dtypes, in order.
-
-    params: fp32 or wider, local; the masters where the parameters are of low precision. grads: of any dtype.
-    copies: the low-precision parameters that follow their masters; empty where there are none.
-    moments: by name. states: the optimizer's own, of which an implementation counts the steps.
-    """
-
-    group: dict[str, Any]
-    keys: list[Tensor]  # the tensors as the optimizer knows them
-    params: list[Tensor]
-    grads: list[Tensor]
-    copies: list[Tensor]
-    moments: dict[str, list[Tensor]]
-    states: list[dict[str, Tensor]]
-    layout: Layout
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What comes before the update, on the device: whether to skip it, and the gradients' multiplier.
-
-    is_skipped: 0-d bool; multiplier: 0-d float32; None: never skipped, multiplied by 1.
-    """
-
-    is_skipped: Tensor | None = None
-    multiplier: Tensor | None = None
-
-
-class Passes(Protocol):
-    """An implementation at work on one step of one `Work`."""
-
-    def grad_squares(self) -> Tensor:
-        """Local sums of squares of the gradients as they are, [len(layout.names)] float64."""
-
-    def advance(self, gate: Gate) -> Tensor | None:
-        """Pass 1: moments in place; partial norms of w and u, [2, len(layout.names)] float64.
-
-        None for a group that is not adapted.
-        """
-
-    def apply(self, step_sizes: Tensor | None) -> None:
-        """Pass 3: w -= step_size u with step_sizes [len(layout.names)] float64; None: lr of the group for all."""
 
 
 class LayerwiseOptimizer(Optimizer, ABC):
@@ -126,31 +67,21 @@ class LayerwiseOptimizer(Optimizer, ABC):
     # -- which elements belong to which parameter ------------------------------------------------------------------
 
     def _forget_tensors(self) -> None:
-        self._cuts: dict[int, tuple[weakref.ref[Tensor], Segments]] = {}  # by id of the tensor
-        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._bindings, self._gatekeeper = Bindings(), Gatekeeper()
         self._records: dict[int, NormRecord] = {}  # by id of the work's first tensor
         self.fused_memory: dict[Any, Any] = {}  # what the fused implementation keeps between steps
-        self._num_skipped: Tensor | None = None
         self._is_bound = False  # an engine calls step once for each group
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         self.check_group(self.param_groups[-1])
         first = sum(len(other["params"]) for other in self.param_groups[:-1])
-        self._know_whole(self.param_groups[-1], first)
+        self._bindings.bind_parameters(self.param_groups[-1], first)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Raise ValueError for a hyperparameter of a group that is out of range."""
         require("lr", group["lr"], bool(group["lr"] >= 0), "0 or more")
         require("weight_decay", group["weight_decay"], group["weight_decay"] >= 0, "0 or more")
-
-    def _know_whole(self, group: dict[str, Any], first: int) -> None:
-        names = group.get("param_names") or [str(first + index) for index in range(len(group["params"]))]
-        for name, parameter in zip(names, group["params"], strict=True):
-            self._know(parameter, dtensor.cut_of(name, parameter))
-
-    def _know(self, tensor: Tensor, segments: Segments) -> None:
-        self._cuts[id(tensor)] = (weakref.ref(tensor), segments)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("implementation", "trust_ratio", "max_grad_norm", "skip_nonfinite", "awaits_binding", "_is_bound")
@@ -164,7 +95,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
             return
         first = 0
         for group in self.param_groups:
-            self._know_whole(group, first)
+            self._bindings.bind_parameters(group, first)
             first += len(group["params"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -172,9 +103,9 @@ class LayerwiseOptimizer(Optimizer, ABC):
 
         Of a model that has been cast meanwhile, masters are made or dropped.
         """
-        cuts, is_bound = self._cuts, self._is_bound
+        bindings, is_bound = self._bindings, self._is_bound
         super().load_state_dict(state_dict)  # ends in __setstate__, which forgets them; the tensors are the same
-        self._cuts, self._is_bound = cuts, is_bound
+        self._bindings, self._is_bound = bindings, is_bound
         packed = (index for group in state_dict["param_groups"] for index in group["params"])
         held = (parameter for group in self.param_groups for parameter in group["params"])
         for index, parameter in zip(packed, held, strict=True):
@@ -200,8 +131,6 @@ class LayerwiseOptimizer(Optimizer, ABC):
         self._forget_tensors()
         self.state.clear()
         for tensor, segments in cuts:
-            if sum(segments.sizes) != tensor.numel():
-                raise ValueError(f"segments of {sum(segments.sizes)} elements for a tensor of {tensor.numel()}")
             if segments.reduce_norms is not keep_local:
                 if self.max_grad_norm is not None:
                     raise ValueError(
@@ -209,14 +138,14 @@ class LayerwiseOptimizer(Optimizer, ABC):
                         " global norm; let the engine clip (DeepSpeed: gradient_clipping)"
                     )
                 self.skip_nonfinite = False
-            self._know(tensor, segments)
+            self._bindings.bind(tensor, segments)
             self.state_of(tensor)  # at once: ZeRO links state to parameters after the first group's first step
         self._is_bound = True
         self.awaits_binding = False
 
     def _cut_of(self, parameter: Tensor) -> Segments:
-        known, segments = self._cuts.get(id(parameter), (None, None))
-        if segments is None or known is None or known() is not parameter:
+        segments = self._bindings.cut_of(parameter)
+        if segments is None:
             raise RuntimeError(
                 f"{type(self).__name__} was asked to update a tensor of shape {tuple(parameter.shape)} that it was not"
                 " built with: an engine swapped the parameters for flat partitions, whose trust ratios would be wrong."
@@ -243,7 +172,13 @@ class LayerwiseOptimizer(Optimizer, ABC):
         if not self._is_bound:
             self._records.clear()
         todo = [(work, self._passes(work)) for group in self.param_groups for work in self._works(group)]
-        gate = self._gate(todo)
+        gate = self._gatekeeper.gate(
+            todo,
+            grad_scale=getattr(self, "grad_scale", None),  # set by torch.amp.GradScaler, for one call
+            found_inf=getattr(self, "found_inf", None),
+            max_grad_norm=self.max_grad_norm,
+            skip_nonfinite=self.skip_nonfinite,
+        )
         for work, passes in todo:
             partial = passes.advance(gate)
             if partial is None:
@@ -271,10 +206,6 @@ class LayerwiseOptimizer(Optimizer, ABC):
         cuts = [self._cut_of(key) for key in keys]
         states = [self.state_of(key) for key in keys]
         is_low = keys[0].dtype in LOW_PRECISION
-        identity = tuple(id(key) for key in keys)
-        layout = self._layouts.get(identity)
-        if layout is None or any(known is not cut for known, cut in zip(layout.cuts, cuts, strict=True)):
-            layout = self._layouts[identity] = Layout(tuple(cuts))  # an id comes back when its tensor is gone
         return Work(
             group=group,
             keys=keys,
@@ -283,7 +214,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
             copies=[dtensor.local(key) for key in keys] if is_low else [],
             moments={name: [dtensor.local(state[name]) for state in states] for name in self.MOMENTS},
             states=states,
-            layout=layout,
+            layout=self._bindings.layout_of(keys, cuts),
         )
 
     def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
@@ -312,8 +243,6 @@ class LayerwiseOptimizer(Optimizer, ABC):
     def _passes(self, work: Work) -> Passes:
         name = self.implementation
         if name == "auto":
-            from bert_lamb.optim import fused
-
             name = "fused" if work.params[0].is_cuda and fused.complaint(work) is None else "foreach"
         return self._fused_passes(work) if name == "fused" else self._eager_passes(name, work)
 
@@ -325,31 +254,6 @@ class LayerwiseOptimizer(Optimizer, ABC):
     def _fused_passes(self, work: Work) -> Passes:
         """Passes with one kernel each."""
 
-    # -- clipping, loss scale, gradients that are not finite -------------------------------------------------------
-
-    def _gate(self, todo: list[tuple[Work, Passes]]) -> Gate:
-        scale: Tensor | None = getattr(self, "grad_scale", None)  # set by torch.amp.GradScaler, for one call
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
-        is_skipped = None if found_inf is None else found_inf.squeeze() > 0
-        multiplier = None if scale is None else scale.squeeze().double().reciprocal()
-        if todo and (self.max_grad_norm is not None or (self.skip_nonfinite and is_skipped is None)):
-            device = todo[0][0].params[0].device
-            squares = [work.layout.reduce(passes.grad_squares()[None], "sum").sum().to(device) for work, passes in todo]
-            norm = torch.stack(squares).sum().sqrt()
-            if multiplier is not None:
-                norm = norm * multiplier.to(device)
-            if self.skip_nonfinite:
-                is_infinite = ~torch.isfinite(norm)
-                is_skipped = is_infinite if is_skipped is None else is_infinite | is_skipped.to(device)
-            if self.max_grad_norm is not None:
-                clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
-                multiplier = clip if multiplier is None else clip * multiplier.to(device)
-        if is_skipped is not None:
-            if self._num_skipped is None:
-                self._num_skipped = torch.zeros((), dtype=torch.int64, device=is_skipped.device)
-            self._num_skipped += is_skipped  # in place: a captured graph goes on counting
-        return Gate(is_skipped, None if multiplier is None else multiplier.float())
-
     # -- what a step did -------------------------------------------------------------------------------------------
 
     @property
@@ -360,7 +264,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
     @property
     def num_skipped_steps(self) -> int:
         """Steps skipped so far because a gradient was not finite; reading it waits for the device."""
-        return 0 if self._num_skipped is None else int(self._num_skipped)
+        return 0 if self._gatekeeper.num_skipped is None else int(self._gatekeeper.num_skipped)
 
     def _check_if_only_initialising(self) -> None:
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]

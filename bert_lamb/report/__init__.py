@@ -16,10 +16,11 @@ import jinja2
 from markupsafe import Markup
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE
 from bert_lamb.report.figures import draw_figures, draw_heat_maps
 from bert_lamb.report.metrics import read_metrics
 from bert_lamb.report.summary import as_table, read_scores, summarise
-from bert_lamb.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE, write_atomically
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 UNKNOWN = "\u2013"  # a dash

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bert_lamb.data.keyed_random import fold, random_bits
 from bert_lamb.data.masking import MaskingRule, continuations, mask_batch, num_predictions
+from bert_lamb.sampling.keyed_random import fold, random_bits
 
 CLS, SEP, MASK, VOCAB = 2, 3, 4, 1000
 RULE = MaskingRule(

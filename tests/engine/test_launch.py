@@ -99,7 +99,9 @@ def test_a_gpu_for_each_rank_or_a_line(environment, machine, place, visible, fou
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="needs torch's CPU build")
 def test_this_build_without_cuda_is_named(environment):
-    with pytest.raises(UserError, match=r"found torch .*, a build without CUDA; .* https://pytorch.org/get-started/locally"):
+    with pytest.raises(
+        UserError, match=r"found torch .*, a build without CUDA; .* https://pytorch.org/get-started/locally"
+    ):
         this_process(device="cuda", num_threads=None)
 
 

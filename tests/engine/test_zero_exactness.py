@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from bert_lamb.engine.checkpoint import Checkpoint
+from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.engine.torch_engine import TorchEngine
 from bert_lamb.optim import Lamb, Lars, parameter_groups
 from tests.engine import small_training as small

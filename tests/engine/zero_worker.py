@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from bert_lamb.engine.checkpoint import Checkpoint, Position, save_checkpoint
+from bert_lamb.checkpoint.position import Position
+from bert_lamb.checkpoint.reading import Checkpoint
+from bert_lamb.checkpoint.writing import save_checkpoint
 from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine
 from bert_lamb.engine.deepspeed_json import deepspeed_json
 from bert_lamb.engine.launch import join_process_group, this_process

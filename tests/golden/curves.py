@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from bert_lamb import cli
-from bert_lamb.engine.checkpoint import Checkpoint
+from bert_lamb.checkpoint.reading import Checkpoint
+from bert_lamb.cli import main as cli
 from tests.launch import CHECKOUT, run_ranks
 from tests.synthetic import make_shards
 
@@ -139,7 +139,9 @@ def make_questions(file: Path) -> None:
     paragraphs = []
     for i, person in enumerate(PEOPLE):
         names = [PEOPLE[(i + 3 * k) % 8] for k in range(2 + i % 3)]
-        context = " and ".join(f"{name} lives in {PLACES[PEOPLE.index(name)]}" for name in names[i % 2 :] + names[: i % 2])
+        context = " and ".join(
+            f"{name} lives in {PLACES[PEOPLE.index(name)]}" for name in names[i % 2 :] + names[: i % 2]
+        )
         answer = {"text": PLACES[i], "answer_start": context.index(PLACES[i])}
         question = {"id": f"q{i}", "question": f"where does {person} live", "answers": [answer]}
         paragraphs.append({"context": context, "qas": [question]})

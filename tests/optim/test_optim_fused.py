@@ -486,7 +486,7 @@ def test_a_step_writes_where_the_step_before_has_written(optimizer_class):
     for step in range(2):
         train(optimizer, params, [step])
         kept = [t for p in params for t in (p, *optimizer.state[p].values())]
-        addresses.append([t.data_ptr() for t in (*kept, optimizer._num_skipped)])
+        addresses.append([t.data_ptr() for t in (*kept, optimizer._gatekeeper.num_skipped)])
     assert addresses[0] == addresses[1]
 
 

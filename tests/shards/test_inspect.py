@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from known_shards import columns_of, random_rows, write_folder
 
-from bert_lamb import cli
+from bert_lamb.cli import main as cli
 from bert_lamb.errors import UserError
 from bert_lamb.shards.inspect import Entries, inspect, instance_text
 from bert_lamb.shards.manifest import MANIFEST_FILE

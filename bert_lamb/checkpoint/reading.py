@@ -1,0 +1,118 @@
+"""Read a checkpoint: any range of any parameter, so that a run resumes on other ranks, another stage or engine."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bert_lamb.checkpoint.meta import META_FILE, read_meta
+from bert_lamb.checkpoint.position import Position
+from bert_lamb.engine.protocol import Engine
+from bert_lamb.errors import UserError
+
+
+class Checkpoint:
+    """A complete checkpoint folder, opened for reading; raises UserError when it is damaged or of another version."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.meta = read_meta(directory)
+        self.position = Position(**self.meta["position"])
+        self.shapes = {name: torch.Size(shape) for name, shape in self.meta["shapes"].items()}
+        self._where: dict[tuple[str, str], list[tuple[int, int, str, str]]] = defaultdict(list)
+        self._check_files()
+        for file in self.meta["files"]:
+            self._list_fragments(file)
+        self._check_if_complete()
+
+    def _check_files(self) -> None:
+        """The ranks' files are those that checkpoint.json names, no less and no more, each of its size."""
+        for file, num_bytes in self.meta["files"].items():
+            path = self.directory / file
+            if not path.is_file() or path.stat().st_size != num_bytes:
+                size = f"{path.stat().st_size} bytes" if path.is_file() else "nothing"
+                raise UserError(
+                    found=f"{size} at {path}", expected=f"{num_bytes} bytes", fix="use an earlier checkpoint"
+                )
+        strangers = sorted(
+            {path.name for path in self.directory.glob("rank-*.safetensors")} - self.meta["files"].keys()
+        )
+        if strangers:
+            raise UserError(
+                found=f"{self.directory / strangers[0]}, which {META_FILE} does not name",
+                expected=f"the files of {len(self.meta['files'])} ranks",
+                fix="remove it if it came from another checkpoint, or use an earlier one",
+            )
+
+    def _list_fragments(self, file: str) -> None:
+        """Note where each fragment of a rank's file is."""
+        path = self.directory / file
+        try:
+            with safe_open(path, framework="pt") as opened:
+                slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (safe_open is no dict)
+                found = {key: (one.get_shape(), one.get_dtype()) for key, one in slices.items()}
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                found=f"{path} that cannot be read as safetensors ({' '.join(str(error).split())})",
+                expected="what a rank wrote there",
+                fix="use an earlier checkpoint",
+            ) from error
+        for key, (shape, dtype) in found.items():
+            kind, _, rest = key.partition("/")
+            name, _, start = rest.rpartition("/")
+            is_known = kind in self.meta["tensor_kinds"] and name in self.shapes and start.isdecimal()
+            if not is_known or len(shape) != 1 or dtype != "F32":
+                raise UserError(
+                    found=f"{key} ({dtype}, {len(shape)}-dimensional) in {path}",
+                    expected=f"fp32 fragments of the parameters that {META_FILE} names",
+                    fix="use an earlier checkpoint",
+                )
+            self._where[kind, name].append((int(start), int(start) + shape[0], file, key))
+
+    def read(self, kind: str, name: str, start: int, numel: int) -> Tensor:
+        """Elements start..start+numel of the flattened parameter `name`; kind is "weight" or a moment. [numel] fp32."""
+        out = torch.empty(numel)
+        for begin, end, file, key in self._where[kind, name]:
+            first, last = max(begin, start), min(end, start + numel)
+            if first < last:
+                with safe_open(self.directory / file, framework="pt") as opened:
+                    out[first - start : last - start] = opened.get_slice(key)[first - begin : last - begin]
+        return out
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter by name, whole, in fp32."""
+        for name, shape in self.shapes.items():
+            yield name, self.read("weight", name, 0, shape.numel()).view(shape)
+
+    def load_into(self, engine: Engine) -> None:
+        """Copy weights and moments into the state this engine's rank computes with; the position is the caller's.
+
+        The engine must have been built on a model that already holds `weights()`, so that the copies in compute
+        precision agree with the masters written here.
+        """
+        for fragment in engine.held_fragments():
+            if set(fragment.tensors) != set(self.meta["tensor_kinds"]):
+                raise UserError(
+                    found=f"{', '.join(self.meta['tensor_kinds'])} in {self.directory}",
+                    expected=f"{', '.join(fragment.tensors)}, which this optimizer needs",
+                    fix="resume with the optimizer that wrote it",
+                )
+            for kind, tensor in fragment.tensors.items():
+                tensor.copy_(self.read(kind, fragment.name, fragment.start, fragment.numel))
+
+    def _check_if_complete(self) -> None:
+        for name, shape in self.shapes.items():
+            for kind in self.meta["tensor_kinds"]:
+                position, is_sound = 0, True
+                for begin, end, *_ in sorted(self._where[kind, name]):
+                    is_sound = is_sound and begin == position
+                    position = end if is_sound else position
+                if not is_sound or position != shape.numel():
+                    raise UserError(
+                        found=f"{position} of {shape.numel()} elements of {kind} of {name} in {self.directory}",
+                        expected="all of them, once",
+                        fix="use an earlier checkpoint",
+                    )

@@ -1,0 +1,184 @@
+"""What each command does with its typed configuration: unpack it and call one room with plain values.
+
+The only module that knows both the configuration and data_prep. Imports are inside the functions, so that
+`bert-lamb --help` and a mistaken configuration never wait for torch. Each returns the exit status.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert_lamb.config.corpus import CorpusConfig, DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig
+from bert_lamb.config.pretrain import PretrainConfig
+from bert_lamb.config.results import ExportConfig, ReportConfig
+from bert_lamb.config.runtime import Precision
+from bert_lamb.config.shards import InspectConfig, VerifyConfig
+from bert_lamb.config.squad import SquadConfig
+from bert_lamb.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.settings import Settings, Spread
+
+
+OUTPUTS = ("output_dir", "output_file", "run_dir")  # the first that a command has says where it writes
+
+
+def run_demo_data(config: DemoDataConfig) -> int:
+    from data_prep.demo.corpus import make_demo_data
+
+    make_demo_data(Path(config.output_dir), if_exists=config.if_exists.value)
+    return 0
+
+
+def run_prepare(config: PrepareConfig) -> int:
+    from data_prep.prepare import prepare
+
+    settings, spread = _corpus(config, share=config.share)
+    prepare(settings, spread, output_dir=Path(config.output_dir), if_exists=config.if_exists.value)
+    return 0
+
+
+def run_merge(config: MergeConfig) -> int:
+    from data_prep.prepare import merge
+
+    settings, spread = _corpus(config)
+    merge(settings, spread, output_dir=Path(config.output_dir))
+    return 0
+
+
+def run_vocab(config: VocabConfig) -> int:
+    from data_prep.prepare import train_vocabulary
+
+    settings, spread = _corpus(config)
+    train_vocabulary(settings, spread, output_file=Path(config.output_file), if_exists=config.if_exists.value)
+    return 0
+
+
+def _corpus(config: CorpusConfig, *, share: str | None = None) -> "tuple[Settings, Spread]":
+    """The plain values that data_prep takes."""
+    from data_prep.settings import Cleaning, Settings, Spread
+    from data_prep.sources import Source
+
+    settings = Settings(
+        sources=tuple(Source(name=name, **_plain(source)) for name, source in config.sources.items()),
+        vocabulary_file=Path(config.vocabulary.file) if config.vocabulary.file else None,
+        vocabulary_train_size=config.vocabulary.train_size,
+        is_lowercase=config.vocabulary.is_lowercase,
+        max_seq_lengths=tuple(config.max_seq_lengths),
+        sentence_task=config.sentence_task.value,
+        short_seq_prob=config.short_seq_prob,
+        random_next_prob=config.random_next_prob,
+        heldout_proportion=config.heldout_proportion,
+        cleaning=Cleaning(**_plain(config.cleaning)),
+        group_tokens=config.group_tokens,
+        instances_per_shard=config.instances_per_shard,
+        seed=config.seed,
+    )
+    return settings, Spread(config.partition_bytes, config.num_workers, share)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass, enums as their values."""
+    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(config).items()}
+
+
+def run_verify(config: VerifyConfig) -> int:
+    from bert_lamb.shards.verify import verify
+
+    complaints = verify(Path(config.shards_dir))
+    for complaint in complaints:
+        print(complaint)
+    print(f"{config.shards_dir}: {'ok' if not complaints else f'{len(complaints)} complaints'}")
+    return 1 if complaints else 0
+
+
+def run_inspect(config: InspectConfig) -> int:
+    from bert_lamb.shards.inspect import inspect
+
+    texts = inspect(
+        Path(config.shards_dir),
+        max_seq_length=config.max_seq_length,
+        split=config.split,
+        shard=config.shard,
+        first=config.first,
+        count=config.count,
+        with_pieces=config.pieces,
+    )
+    try:
+        print("\n\n".join(texts), flush=True)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flushes in silence
+    return 0
+
+
+def run_pretrain(config: PretrainConfig) -> int:
+    if config.runtime.device == "auto" and config.runtime.precision is Precision.fp16:
+        _require_gpu_for_fp16()
+    if config.runtime.device == "cpu":
+        _keep_deepspeed_on_cpu()
+    from bert_lamb.pretraining.command import pretrain
+
+    pretrain(config)
+    return 0
+
+
+def _require_gpu_for_fp16() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            found="runtime.precision=fp16 and runtime.device=auto where torch sees no GPU",
+            expected="fp32 or bf16 on the CPU",
+            fix="set runtime.precision, or see that torch finds the GPU",
+        )
+
+
+def run_export(config: ExportConfig) -> int:
+    _keep_deepspeed_on_cpu()
+    from bert_lamb.checkpoint.export import export
+
+    export(
+        run_dir=Path(config.run_dir),
+        checkpoint=config.checkpoint,
+        output_dir=Path(config.output_dir),
+        if_exists=config.if_exists.value,
+    )
+    return 0
+
+
+def run_squad(config: SquadConfig) -> int:
+    _keep_deepspeed_on_cpu()
+    from bert_lamb.finetuning.squad.command import squad
+
+    squad(config)
+    return 0
+
+
+def run_report(config: ReportConfig) -> int:
+    from bert_lamb.report import report
+
+    report(run_dir=Path(config.run_dir), score_dirs={label: Path(path) for label, path in config.scores.items()})
+    return 0
+
+
+def _keep_deepspeed_on_cpu() -> None:
+    """Say so before transformers imports DeepSpeed, which otherwise warns that it found no accelerator."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+COMMANDS: dict[str, Callable[[Any], int]] = {
+    "demo-data": run_demo_data,
+    "prepare": run_prepare,
+    "merge": run_merge,
+    "vocab": run_vocab,
+    "verify": run_verify,
+    "inspect": run_inspect,
+    "pretrain": run_pretrain,
+    "export": run_export,
+    "squad": run_squad,
+    "report": run_report,
+}

@@ -1,0 +1,120 @@
+"""From Hydra's composed node to the dataclass of a command, raising all complaints at once.
+
+Rooms below the door never see these objects; they take plain values.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bert_lamb.config.checks import Complaints
+from bert_lamb.config.corpus import DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig, check_corpus, check_prepare
+from bert_lamb.config.finite import not_finite
+from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
+from bert_lamb.config.paths import settle_texts
+from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
+from bert_lamb.config.results import ExportConfig, ReportConfig
+from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
+from bert_lamb.config.squad import SquadConfig, check_squad
+from bert_lamb.errors import UserError, UserErrors
+
+SCHEMAS: dict[str, type[Any]] = {
+    "prepare": PrepareConfig,
+    "merge": MergeConfig,
+    "vocab": VocabConfig,
+    "verify": VerifyConfig,
+    "inspect": InspectConfig,
+    "demo-data": DemoDataConfig,
+    "pretrain": PretrainConfig,
+    "export": ExportConfig,
+    "squad": SquadConfig,
+    "report": ReportConfig,
+}
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra as `schema/<command>` and `schema/optimizer/<name>`."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for command, schema in SCHEMAS.items():
+        store.store(group="schema", name=command, node=schema)
+    store.store(group="schema/optimizer", name="lamb", node=LambConfig)
+    store.store(group="schema/optimizer", name="lars", node=LarsConfig)
+    store.store(group="schema/optimizer", name="adamw", node=AdamWConfig)
+
+
+def to_typed(command: str, node: DictConfig) -> Any:
+    """The composed configuration as the command's dataclass; raises UserErrors with every complaint at once.
+
+    A leading ~ in a path is the home folder here and below.
+    """
+    unknown = list(_unknown_keys(node, SCHEMAS[command]))
+    if unknown:
+        raise UserErrors(unknown)
+    missing = _missing_keys(OmegaConf.to_container(node, resolve=False))
+    if missing:
+        raise UserErrors(
+            [
+                UserError(
+                    found=f"no value for {key}", expected="one", fix=f"add {key}=... to the command line or a recipe"
+                )
+                for key in missing
+            ]
+        )
+    try:
+        config = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise UserError(
+            found=f"configuration {str(error).splitlines()[0]}",
+            expected=f"the schema of `{command}`",
+            fix=f"see bert-lamb {command} --cfg job",
+        ) from error
+    complaints = settle_texts(config) + (not_finite(config) or CHECKS[command](config))
+    if complaints:
+        raise UserErrors(complaints)
+    return config
+
+
+def _unknown_keys(node: Any, schema: type[Any], prefix: str = "") -> Iterator[UserError]:
+    """Keys that +key=value has put beside the fields of a dataclass, where nobody would read them."""
+    for name in node:
+        child = None if OmegaConf.is_missing(node, name) else node._get_node(name)
+        if is_dataclass(schema) and name not in schema.__dataclass_fields__:
+            near = difflib.get_close_matches(str(name), schema.__dataclass_fields__)
+            yield UserError(
+                found=f"{prefix}{name}, which no field is called",
+                expected=f"one of {', '.join(near or schema.__dataclass_fields__)}",
+                fix=f"set one of them instead of {prefix}{name}",
+            )
+        elif isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            yield from _unknown_keys(child, OmegaConf.get_type(child) or dict, f"{prefix}{name}.")
+
+
+def _missing_keys(tree: object, prefix: str = "") -> list[str]:
+    """Dotted keys without a value; unlike OmegaConf's, it does not stumble over interpolations of such keys."""
+    if isinstance(tree, dict):
+        return [key for name, value in tree.items() for key in _missing_keys(value, f"{prefix}{name}.")]
+    return [prefix[:-1]] if tree == MISSING else []
+
+
+def no_checks(config: object) -> Complaints:
+    return Complaints()
+
+
+CHECKS: dict[str, Any] = {
+    "prepare": check_prepare,
+    "merge": check_corpus,
+    "vocab": check_corpus,
+    "verify": no_checks,
+    "inspect": check_inspect,
+    "demo-data": no_checks,
+    "pretrain": check_pretrain,
+    "export": no_checks,
+    "squad": check_squad,
+    "report": no_checks,
+}

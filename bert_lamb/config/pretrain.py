@@ -1,0 +1,188 @@
+"""`pretrain`: model, phases and masking; what is learnt."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from bert_lamb.config.checks import (
+    Complaints,
+    IfExists,
+    check_if_counts_from_zero,
+    check_if_positive,
+    check_if_share,
+    check_names,
+    check_seed,
+)
+from bert_lamb.config.optimizer import OptimizerConfig, check_optimizer
+from bert_lamb.config.runtime import (
+    CheckpointConfig,
+    LoggingConfig,
+    RuntimeConfig,
+    TrackerConfig,
+    check_checkpoint,
+    check_logging,
+    check_runtime,
+    check_tracker,
+)
+
+PHASES_OF_RUNTIMES = {"phase1", "phase2"}  # those for which conf/runtime has a micro-batch, needed or not
+
+
+class DecayOrigin(Enum):
+    """From where polynomial decay is measured."""
+
+    start = "start"  # step 0, as Google's and NVIDIA's code: the lr drops at once when warm-up ends
+    warmup_end = "warmup_end"  # continuous: the multiplier is 1 when warm-up ends
+
+
+@dataclass
+class PhaseConfig:
+    """One stretch of pretraining with its own length, batch and schedule."""
+
+    shards: str = MISSING  # folder made by `prepare`
+    max_seq_length: int = MISSING  # tokens
+    max_predictions_per_seq: int = MISSING  # masked tokens at most
+    global_batch_size: int = MISSING  # sequences per optimizer step, over all ranks
+    total_steps: int = MISSING  # optimizer steps
+    peak_lr: float = MISSING
+    warmup_proportion: float = MISSING  # of this phase's total_steps
+    decay_power: float = 1.0
+    decay_origin: DecayOrigin = DecayOrigin.warmup_end
+
+
+def check_phase(name: str, phase: PhaseConfig, model: "ModelConfig") -> Complaints:
+    complaints, prefix = Complaints(), f"phases.{name}."
+    counts = ("max_seq_length", "max_predictions_per_seq", "global_batch_size", "total_steps")
+    check_if_positive(complaints, prefix, phase, *counts, "peak_lr", "decay_power")
+    check_if_share(complaints, prefix, phase, "warmup_proportion")
+    complaints.unless(
+        phase.max_predictions_per_seq <= phase.max_seq_length - 2,
+        f"{prefix}max_predictions_per_seq",
+        phase.max_predictions_per_seq,
+        f"at most {phase.max_seq_length - 2}: of max_seq_length={phase.max_seq_length} two or more are special",
+    )
+    complaints.unless(
+        phase.max_seq_length <= model.max_position_embeddings,
+        f"{prefix}max_seq_length",
+        phase.max_seq_length,
+        f"at most model.max_position_embeddings={model.max_position_embeddings}",
+    )
+    return complaints
+
+
+def check_micro_batch_sizes(sizes: dict[str, int], phases: dict[str, PhaseConfig]) -> Complaints:
+    """runtime.micro_batch_size has an entry for each phase and, but for those of conf/runtime, no other."""
+    complaints = Complaints()
+    for name in phases:
+        found, expected = sizes.get(name, "nothing"), "sequences per rank and micro-step, above 0"
+        complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
+    for name in sorted(sizes.keys() - phases.keys() - PHASES_OF_RUNTIMES):
+        expected = f"a phase of this run: {', '.join(phases)}"
+        complaints.unless(False, f"runtime.micro_batch_size.{name}", sizes[name], expected)
+    return complaints
+
+
+@dataclass
+class ModelConfig:
+    """Sizes of BERT (Devlin et al. 2019, section 3); the vocabulary size comes from the shards."""
+
+    num_layers: int = MISSING
+    hidden_size: int = MISSING
+    num_heads: int = MISSING
+    intermediate_size: int = MISSING
+    dropout: float = 0.1  # hidden states and attention probabilities
+    max_position_embeddings: int = 512
+    vocab_size_multiple: int = 8  # the embedding is padded to a multiple, for the matrix units; 1: no padding
+    init_std: float = 0.02
+
+
+def check_model(model: ModelConfig) -> Complaints:
+    complaints = Complaints()
+    counts = ("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size_multiple")
+    check_if_positive(complaints, "model.", model, *counts, "max_position_embeddings", "init_std")
+    check_if_share(complaints, "model.", model, "dropout")
+    complaints.unless(
+        model.num_heads > 0 and model.hidden_size % model.num_heads == 0,
+        "model.hidden_size",
+        model.hidden_size,
+        f"a multiple of model.num_heads={model.num_heads}",
+    )
+    return complaints
+
+
+@dataclass
+class MaskingConfig:
+    """Masked-LM corruption (Devlin et al. 2019, section 3.1)."""
+
+    mask_prob: float = 0.15  # share of tokens predicted
+    mask_token_prob: float = 0.8  # of those: replaced by [MASK]
+    random_token_prob: float = 0.1  # of those: replaced by a random token; the rest stays
+    masking_copies: int = 0  # N: masks repeat every N epochs, as static duplication; 0: new masks every epoch
+    whole_word: bool = False  # all pieces of a word are predicted together, as in BERT's whole-word-masking models
+
+
+def check_masking(masking: MaskingConfig) -> Complaints:
+    complaints = Complaints()
+    complaints.unless(0 < masking.mask_prob <= 0.5, "masking.mask_prob", masking.mask_prob, "a share in (0, 0.5]")
+    check_if_share(complaints, "masking.", masking, "mask_token_prob", "random_token_prob")
+    changed = masking.mask_token_prob + masking.random_token_prob
+    complaints.unless(changed <= 1, "masking.mask_token_prob + masking.random_token_prob", changed, "at most 1")
+    complaints.unless(masking.masking_copies >= 0, "masking.masking_copies", masking.masking_copies, "0 or more")
+    return complaints
+
+
+@dataclass
+class EvaluationConfig:
+    """Held-out evaluation: masked-LM loss and accuracy, next-sentence accuracy."""
+
+    interval_steps: int = 0  # optimizer steps; 0: only at the end of a phase
+    max_instances: int = 4_096  # held-out instances per evaluation, from the start of the set; 0: no evaluation
+    micro_batch_size: int = 32  # sequences per rank
+
+
+def check_evaluation(evaluation: EvaluationConfig) -> Complaints:
+    complaints = Complaints()
+    check_if_counts_from_zero(complaints, "evaluation.", evaluation, "interval_steps", "max_instances")
+    check_if_positive(complaints, "evaluation.", evaluation, "micro_batch_size")
+    return complaints
+
+
+@dataclass
+class PretrainConfig:
+    """`bert-lamb pretrain`: shards -> checkpoints, phase after phase."""
+
+    run_dir: str = MISSING
+    shards: str = MISSING  # the phases' default
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    phases: dict[str, PhaseConfig] = field(default_factory=dict)  # run in this order
+    max_grad_norm: float = 1.0  # clip of the global gradient norm; 0: no clipping
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    seed: int = 42
+    if_exists: IfExists = IfExists.refuse
+
+
+def check_pretrain(config: PretrainConfig) -> Complaints:
+    complaints = Complaints()
+    check_seed(complaints, config.seed)
+    complaints.extend(check_model(config.model))
+    complaints.unless(bool(config.phases), "phases", "{}", "at least one phase (choose a recipe)")
+    check_names(complaints, "phases", config.phases)
+    for name, phase in config.phases.items():
+        complaints.extend(check_phase(name, phase, config.model))
+    complaints.extend(check_micro_batch_sizes(config.runtime.micro_batch_size, config.phases))
+    complaints.unless(config.max_grad_norm >= 0, "max_grad_norm", config.max_grad_norm, "0 (off) or more")
+    complaints.extend(check_masking(config.masking))
+    complaints.extend(check_optimizer(config.optimizer, config.runtime))
+    complaints.extend(check_runtime(config.runtime))
+    complaints.extend(check_evaluation(config.evaluation))
+    complaints.extend(check_checkpoint(config.checkpoint))
+    complaints.extend(check_logging(config.logging))
+    complaints.extend(check_tracker(config.tracker))
+    return complaints

@@ -1,0 +1,114 @@
+"""The groups `runtime`, `checkpoint`, `logging` and `tracker`: how a run is computed, kept and watched."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from bert_lamb.config.checks import Complaints, check_if_counts_from_zero, check_if_positive
+
+
+class EngineName(Enum):
+    torch = "torch"  # plain PyTorch, one process
+    deepspeed = "deepspeed"
+
+
+class Precision(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"  # GPU only; dynamic loss scale
+
+
+@dataclass
+class RuntimeConfig:
+    """How the run is computed; nothing here changes the outcome beyond rounding, and the draws of dropout."""
+
+    engine: EngineName = EngineName.deepspeed
+    device: str = "auto"  # auto, cpu or cuda
+    precision: Precision = Precision.bf16
+    zero_stage: int = 1  # 0..3, deepspeed only
+    offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
+    # Sequences per rank and micro-step, by phase: at most.
+    micro_batch_size: dict[str, int] = field(default_factory=dict)
+    num_threads: int | None = None  # CPU threads per rank; None: as the environment says
+    verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
+    loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
+    deepspeed_overrides: dict[str, Any] = field(default_factory=dict)  # merged last into DeepSpeed's json, and printed
+
+
+def check_runtime(runtime: RuntimeConfig) -> Complaints:
+    complaints = Complaints()
+    is_torch, precision = runtime.engine is EngineName.torch, runtime.precision
+    check_if_positive(complaints, "runtime.", runtime, "num_threads")
+    check_if_counts_from_zero(complaints, "runtime.", runtime, "loader_workers")
+    complaints.unless(runtime.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", runtime.zero_stage, "0, 1, 2 or 3")
+    complaints.unless(runtime.device in ("auto", "cpu", "cuda"), "runtime.device", runtime.device, "auto, cpu or cuda")
+    complaints.unless(
+        is_torch or precision is Precision.fp32 or runtime.zero_stage != 0,
+        "runtime.zero_stage",
+        0,
+        f"1, 2 or 3 with {precision.value}: in stage 0 DeepSpeed accumulates gradients in that precision"
+        " instead of fp32 (stage 1 is the same on one rank)",
+    )
+    complaints.unless(
+        not runtime.offload_optimizer or not (is_torch or runtime.zero_stage == 0),
+        "runtime.offload_optimizer",
+        True,
+        "runtime.engine=deepspeed with runtime.zero_stage 1..3",
+    )
+    complaints.unless(
+        not (is_torch and precision is Precision.fp16),
+        "runtime.precision",
+        "fp16",
+        "fp32 or bf16 with runtime.engine=torch (loss scaling is DeepSpeed's)",
+    )
+    complaints.unless(
+        not (runtime.device == "cpu" and precision is Precision.fp16),
+        "runtime.precision",
+        "fp16",
+        "fp32 or bf16 on the CPU",
+    )
+    return complaints
+
+
+@dataclass
+class CheckpointConfig:
+    """Saved at the end of each phase, and as often as these say: a lost machine costs what is between."""
+
+    interval_steps: int = 0  # optimizer steps; 0: not by steps
+    interval_minutes: float = 10.0  # by rank 0's clock, after the step that is at work; 0: not by time
+    keep_last: int = 2  # older ones by steps are removed within a phase; of those by the clock the newest stays
+
+
+def check_checkpoint(checkpoint: CheckpointConfig) -> Complaints:
+    complaints = Complaints()
+    check_if_counts_from_zero(complaints, "checkpoint.", checkpoint, "interval_steps", "interval_minutes")
+    check_if_positive(complaints, "checkpoint.", checkpoint, "keep_last")
+    return complaints
+
+
+@dataclass
+class LoggingConfig:
+    interval_steps: int = 1  # optimizer steps between lines of metrics.jsonl
+    trust_ratio_interval_steps: int = 0  # steps between records of every parameter's trust ratio; 0: never
+
+
+def check_logging(logging: LoggingConfig) -> Complaints:
+    complaints = Complaints()
+    check_if_positive(complaints, "logging.", logging, "interval_steps")
+    check_if_counts_from_zero(complaints, "logging.", logging, "trust_ratio_interval_steps")
+    return complaints
+
+
+@dataclass
+class TrackerConfig:
+    name: str = "none"  # none or wandb
+    project: str = "bert-lamb"
+    mode: str = "offline"  # wandb: online, offline or disabled
+
+
+def check_tracker(tracker: TrackerConfig) -> Complaints:
+    complaints = Complaints()
+    modes = ("online", "offline", "disabled")
+    complaints.unless(tracker.name in ("none", "wandb"), "tracker.name", tracker.name, "none or wandb")
+    complaints.unless(tracker.mode in modes, "tracker.mode", tracker.mode, "online, offline or disabled")
+    return complaints

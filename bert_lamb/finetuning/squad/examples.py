@@ -1,0 +1,128 @@
+"""First stop of the SQuAD path: a SQuAD v1.1 json file -> examples, refused as a whole if anything in it is off.
+
+Format: Rajpurkar et al. 2016, https://rajpurkar.github.io/SQuAD-explorer/ (`data[].paragraphs[].qas[].answers[]`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad.files import read_json, require_utf8
+
+EXPECTED = "a SQuAD v1.1 json file (UTF-8, plain or packed with xz, gz or bz2)"
+MAX_SHOWN = 60  # characters of a text in a message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A passage of the context: `context[start : start + len(text)] == text`, counted in Unicode characters."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question about one paragraph, with every answer that annotators gave."""
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[Answer, ...]
+
+
+def read_examples(file: Path) -> list[Example]:
+    """Every question of a SQuAD v1.1 json file, in the order of the file.
+
+    Raises UserError, naming the place in the file, for what is missing, of the wrong type, a duplicate id, half of a
+    surrogate pair, an answer that does not occur at its `answer_start`, and for all that only SQuAD v2.0 has: its
+    version, questions without an answer, plausible answers.
+    """
+    content = read_json(file, expected=EXPECTED, fix="set train_file and eval_file")
+    _check_version(content, file)
+    examples: dict[str, Example] = {}
+    for i, article in enumerate(_get(content, "data", list, f"{file}: ")):
+        place = f"{file}: data[{i}]."
+        for j, paragraph in enumerate(_get(article, "paragraphs", list, place)):
+            place = f"{file}: data[{i}].paragraphs[{j}]."
+            context = _get(paragraph, "context", str, place)
+            for k, qa in enumerate(_get(paragraph, "qas", list, place)):
+                example = _read_example(qa, context, f"{place}qas[{k}].")
+                if example.id in examples:
+                    raise _refusal(f"{place}qas[{k}] with the id {example.id!r} of an earlier question", "unique ids")
+                examples[example.id] = example
+    if not examples:
+        raise _refusal(f"{file} without a question", "at least one")
+    return list(examples.values())
+
+
+def _check_version(content: Any, file: Path) -> None:
+    version = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(version, str | int | float | None):
+        raise _refusal(f"{file}: version of type {type(version).__name__}", "str")
+    if str(version).strip().lower().removeprefix("v").split(".")[0] == "2":
+        raise _refusal_of_v2(f"{file} with version {version!r}")
+
+
+def _read_example(qa: Any, context: str, place: str) -> Example:
+    question_id = _get(qa, "id", str, place)
+    question = _get(qa, "question", str, place)
+    if not question.strip():
+        raise _refusal(f"{place}question without text (question {question_id!r})", "a question")
+    if "is_impossible" in qa and _get(qa, "is_impossible", bool, place):
+        raise _refusal_of_v2(f"{place}is_impossible=true (question {question_id!r})")
+    if qa.get("plausible_answers"):
+        raise _refusal_of_v2(f"{place}plausible_answers (question {question_id!r})")
+    answers = tuple(
+        Answer(
+            text=_get(answer, "text", str, f"{place}answers[{n}]."),
+            start=_get(answer, "answer_start", int, f"{place}answers[{n}]."),
+        )
+        for n, answer in enumerate(_get(qa, "answers", list, place))
+    )
+    if not answers:
+        raise _refusal_of_v2(f"{place}answers empty (question {question_id!r})")
+    for n, answer in enumerate(answers):
+        is_inside = bool(answer.text.strip()) and answer.start >= 0
+        if not is_inside or not context.startswith(answer.text, answer.start):
+            there = context[max(answer.start, 0) :][: len(answer.text)]
+            raise _refusal(
+                f"{place}answers[{n}] with {_shown(answer.text)} at answer_start={_shown_number(answer.start)} "
+                f"(question {question_id!r}), where the context has {_shown(there)}",
+                "a text that occurs in the context at that character",
+            )
+    return Example(id=question_id, question=question, context=context, answers=answers)
+
+
+def _get(node: Any, key: str, kind: type, place: str) -> Any:
+    """`node[key]`, which must be of type `kind`; `place` is the path of `node` with a trailing separator."""
+    if not isinstance(node, dict):
+        raise _refusal(f"{place.rstrip('. :')} of type {type(node).__name__}", f"an object with {key}")
+    if key not in node:
+        raise _refusal(f"{place}{key} missing", kind.__name__)
+    if type(node[key]) is not kind:
+        raise _refusal(f"{place}{key} of type {type(node[key]).__name__}", kind.__name__)
+    if kind is str:
+        require_utf8(node[key], f"{place}{key}")
+    return node[key]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}...")
+
+
+def _shown_number(number: int) -> str:
+    return str(number) if abs(number) < 10**18 else "a number beyond all texts"
+
+
+def _refusal(found: str, expected: str) -> UserError:
+    return UserError(found=found, expected=expected, fix="correct the file, or use one in the form of SQuAD v1.1")
+
+
+def _refusal_of_v2(found: str) -> UserError:
+    return UserError(
+        found=f"{found}, as SQuAD v2.0 has it",
+        expected="SQuAD v1.1, where every question has an answer; v2.0 is not supported",
+        fix="use a v1.1 file, or remove the questions without an answer, their plausible_answers and the version",
+    )

@@ -1,0 +1,155 @@
+"""Fourth stop of the SQuAD path: features -> start and end logits -> the n best answers, cut out of the context.
+
+Letters: T tokens of a feature, W tokens of its window.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import BertForQuestionAnswering
+
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad.examples import Example
+from bert_lamb.finetuning.squad.features import Feature, pad
+from bert_lamb.progress import Progress
+
+
+@dataclass(frozen=True)
+class Logits:
+    """The model's opinion about one feature."""
+
+    start: NDArray[np.float32]  # T
+    end: NDArray[np.float32]  # T
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One answer proposed for an example."""
+
+    text: str
+    start_logit: float
+    end_logit: float
+    probability: float  # among the n best of the example
+
+
+def predict_logits(
+    model: BertForQuestionAnswering,
+    features: Sequence[Feature],
+    *,
+    micro_batch_size: int,
+    pad_token_id: int,
+    device: torch.device,
+    autocast_dtype: torch.dtype | None,
+) -> list[Logits]:
+    """Logits of every feature, in the order of `features`; computed shortest first, so that little is padded.
+
+    Raises UserError when the model answers with numbers that are not finite.
+    """
+    model.to(device).eval()  # type: ignore[arg-type]  # the decorator on transformers' `to` hides its type
+    logits: dict[int, Logits] = {}
+    shortest_first = sorted(range(len(features)), key=lambda i: len(features[i].input_ids))
+    with torch.inference_mode(), Progress("predict", total=len(features), unit="features") as progress:
+        for first in range(0, len(features), micro_batch_size):
+            indices = shortest_first[first : first + micro_batch_size]
+            batch = {name: rows.to(device) for name, rows in pad([features[i] for i in indices], pad_token_id).items()}
+            with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+                output = model(**batch)
+            starts, ends = (rows.float().cpu().numpy() for rows in (output.start_logits, output.end_logits))
+            for row, i in enumerate(indices):
+                num_tokens = len(features[i].input_ids)
+                logits[i] = Logits(start=starts[row, :num_tokens], end=ends[row, :num_tokens])
+                if not (np.isfinite(logits[i].start).all() and np.isfinite(logits[i].end).all()):
+                    raise UserError(
+                        found="logits that are not finite",
+                        expected="numbers",
+                        fix="set precision=fp32 or model_dir",
+                    )
+            progress.update(len(indices))
+    return [logits[i] for i in range(len(features))]
+
+
+def predict_answers(
+    examples: Sequence[Example],
+    features: Sequence[Feature],
+    logits: Sequence[Logits],
+    *,
+    n_best_size: int,
+    max_answer_length: int,
+) -> dict[str, list[Candidate]]:
+    """At most `n_best_size` answers for every example id, best first, no text twice. See `rank_answers`."""
+    members: list[list[int]] = [[] for _ in examples]
+    for i, feature in enumerate(features):
+        members[feature.example_index].append(i)
+    return {
+        example.id: rank_answers(
+            example,
+            [features[i] for i in indices],
+            [logits[i] for i in indices],
+            n_best_size=n_best_size,
+            max_answer_length=max_answer_length,
+        )
+        for example, indices in zip(examples, members, strict=True)
+    }
+
+
+def rank_answers(
+    example: Example,
+    features: Sequence[Feature],
+    logits: Sequence[Logits],
+    *,
+    n_best_size: int,
+    max_answer_length: int,
+) -> list[Candidate]:
+    """The best spans of one example over all its windows.
+
+    A span begins at a token in its window of maximum context, is at most `max_answer_length` tokens long and scores
+    start logit + end logit. Equal scores: the earlier window, the earlier start, the earlier end wins.
+    Probability is the softmax of the scores of the answers returned.
+    """
+    spans: list[tuple[float, int, int, int]] = []  # (-score, window, first token, last token), tokens of the window
+    for window_index, (feature, window_logits) in enumerate(zip(features, logits, strict=True)):
+        spans += [
+            (-score, window_index, first, last)
+            for score, first, last in _best_spans(feature, window_logits, n_best_size, max_answer_length)
+        ]
+    chosen: dict[str, tuple[float, float]] = {}  # text -> start logit, end logit
+    for _, window_index, first, last in sorted(spans):
+        feature, window_logits = features[window_index], logits[window_index]
+        text = example.context[feature.offsets[first][0] : feature.offsets[last][1]]
+        start_logit = float(window_logits.start[feature.window_start + first])
+        end_logit = float(window_logits.end[feature.window_start + last])
+        chosen.setdefault(text, (start_logit, end_logit))
+        if len(chosen) == n_best_size:
+            break
+    best_score = max(sum(pair) for pair in chosen.values())
+    weights = [math.exp(sum(pair) - best_score) for pair in chosen.values()]
+    return [
+        Candidate(text, start_logit, end_logit, weight / sum(weights))
+        for (text, (start_logit, end_logit)), weight in zip(chosen.items(), weights, strict=True)
+    ]
+
+
+def _best_spans(
+    feature: Feature, logits: Logits, n_best_size: int, max_answer_length: int
+) -> list[tuple[float, int, int]]:
+    """(score, first, last) of the `n_best_size` best spans of one window, exactly: every allowed span is looked at."""
+    num_tokens = len(feature.offsets)
+    window = slice(feature.window_start, feature.window_start + num_tokens)
+    start = np.where(feature.is_max_context, logits.start[window].astype(np.float64), -np.inf)  # W
+    end = logits.end[window].astype(np.float64)  # W
+    padded_end = np.concatenate([end, np.full(max_answer_length - 1, -np.inf)])
+    # scores[first, last - first]: the row-major order of this table is the order that decides between equal scores.
+    scores = start[:, None] + np.lib.stride_tricks.sliding_window_view(padded_end, max_answer_length)
+    flat = scores.ravel()
+    num_wanted = min(n_best_size, int(np.isfinite(flat).sum()))
+    if num_wanted == 0:
+        return []
+    threshold = np.partition(flat, -num_wanted)[-num_wanted]
+    contenders = np.flatnonzero(flat >= threshold)
+    best = contenders[np.argsort(-flat[contenders], kind="stable")][:num_wanted]
+    spans = [(float(flat[i]), *divmod(int(i), max_answer_length)) for i in best]
+    return [(score, first, first + extra_tokens) for score, first, extra_tokens in spans]

@@ -1,0 +1,192 @@
+"""The layout of a run directory, and writing to it so that a killed run leaves nothing half done.
+
+RUN/lock               held while a process works here
+RUN/config.yaml        the resolved configuration
+RUN/outcome.json       the part of it that decides what is learnt; written last, and resuming asks for the same
+RUN/vocab.txt          the vocabulary of the shards
+RUN/versions.json      versions, hardware, git commit, command
+RUN/metrics.jsonl      one line per event (kinds: see `MetricsLog`)
+RUN/checkpoints/PHASE-STEP/
+RUN/report.json, RUN/report.html   written by `bert-lamb report`
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bert_lamb.errors import UserError
+from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.outputs.provenance import versions
+
+CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
+VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
+LOCK_FILE = "lock"
+
+OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
+OUR_NAMES |= {"report.json", "report.html", "wandb"}
+
+
+class RunDir:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_started(self) -> bool:
+        return (self.path / OUTCOME_FILE).exists()
+
+    def _strangers(self) -> list[str]:
+        """Names in the folder that no run writes."""
+        names = sorted(path.name.removesuffix(PARTIAL_SUFFIX) for path in self.path.glob("*"))
+        return [name for name in names if name not in OUR_NAMES]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder for this process as long as it works there, however it ends; made if it is not there.
+
+        Raises UserError when another process holds it, or when it holds files that are not a run's.
+        """
+        strangers = self._strangers()
+        if strangers:
+            raise UserError(
+                found=f"{', '.join(strangers[:3])} in {self.path}, which is not a run's",
+                expected="a run's folder, or nothing",
+                fix="set run_dir",
+            )
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = (self.path / LOCK_FILE).open("w")
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    found=f"another process at work in {self.path}",
+                    expected="one at a time",
+                    fix="wait for it or stop all its ranks, or set run_dir",
+                ) from error
+            except OSError as error:
+                raise UserError(
+                    found=f"a file system at {self.path} that cannot lock files ({error})",
+                    expected="one that can, so that two runs never write to one folder",
+                    fix="set run_dir to another file system, or mount this one with locking (Lustre: -o flock)",
+                ) from error
+            yield
+
+    def admit(self, *, config_yaml: str, outcome: dict[str, Any], vocabulary: Path, if_exists: str) -> None:
+        """Make the folder, which is held, ready for a run with this configuration, or refuse.
+
+        vocabulary: the vocab.txt to keep with the run.
+        outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
+        if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
+        """
+        if self.is_started and if_exists == "refuse":
+            raise UserError(
+                found=f"a run in {self.path}",
+                expected="an empty folder",
+                fix="set run_dir, or if_exists=resume to continue it, or if_exists=restart to delete it",
+            )
+        with self._writing():
+            if self.is_started and if_exists == "restart":
+                for entry in self.path.iterdir():
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    elif entry.name != LOCK_FILE:
+                        entry.unlink()
+            if self.is_started:
+                self._check_if_same(outcome)
+            write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
+            write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_bytes().decode("utf-8"))
+            write_atomically(self.path / CONFIG_FILE, config_yaml)
+            write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the file system refuses inside is a mistake of the user's to fix."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                found=f"run_dir={self.path} that cannot be written ({error.strerror or error})",
+                expected="a folder, or the place for one, in which this user may write",
+                fix="set run_dir, or change the rights or the room there",
+            ) from error
+
+    def _check_if_same(self, outcome: dict[str, Any]) -> None:
+        before = _flatten(json.loads((self.path / OUTCOME_FILE).read_text()))
+        now = _flatten(json.loads(json.dumps(outcome)))
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if changed:
+            key = changed[0]
+            raise UserError(
+                found=f"{key}={now.get(key)} ({len(changed)} keys differ: {', '.join(changed[:5])})",
+                expected=f"{key}={before.get(key)}, as the run in {self.path} was started with",
+                fix="repeat the old values, or set run_dir or if_exists=restart",
+            )
+
+    def checkpoint_dir(self, phase: str, step: int) -> Path:
+        return self.path / CHECKPOINTS / f"{phase}-{step:07d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, by the number of steps since the start of the run."""
+        found = (self.path / CHECKPOINTS).glob("*/checkpoint.json")
+        complete = [path for path in found if not path.parent.name.endswith(PARTIAL_SUFFIX)]
+        return [path.parent for path in sorted(complete, key=_total_step)]
+
+    def checkpoint(self, name: str) -> Path:
+        """The checkpoint with this folder name, or the `latest`; raises UserError when there is none."""
+        named = self.path / CHECKPOINTS / name
+        if name != "latest" and named.parent == self.path / CHECKPOINTS and (named / "checkpoint.json").is_file():
+            return named  # whatever is wrong with others
+        folders = {path.name: path for path in self.checkpoints()}
+        if name == "latest" and folders:
+            return list(folders.values())[-1]
+        if name not in folders:
+            raise UserError(
+                found=f"no checkpoint {name!r} in {self.path}",
+                expected=f"one of {', '.join(folders) or '(none yet)'}",
+                fix="set run_dir or checkpoint",
+            )
+        return folders[name]
+
+    def remove_old_checkpoints(self, phase: str, *, keep_last: int) -> None:
+        """Within a phase, keep only the newest `keep_last` checkpoints of those by steps, and the newest by the clock.
+
+        So what is saved against the loss of a machine does not push out what was asked for; the newest of all stays.
+        """
+        of_phase = [path for path in self.checkpoints() if path.name.rsplit("-", 1)[0] == phase]
+        by_clock = [path for path in of_phase if _is_by_clock(path / "checkpoint.json")]
+        by_steps = [path for path in of_phase if path not in by_clock]
+        for path in (*by_steps[:-keep_last], *by_clock[:-1]):
+            shutil.rmtree(path)
+
+
+def _is_by_clock(file: Path) -> bool:
+    return bool(json.loads(file.read_text()).get("is_by_clock", False))
+
+
+def _total_step(file: Path) -> int:
+    """Optimizer steps since the start of the run, as checkpoint.json says."""
+    try:
+        total_step = json.loads(file.read_bytes())["total_step"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        total_step = None
+    if type(total_step) is not int:
+        raise UserError(
+            found=f"no readable checkpoint.json in {file.parent}",
+            expected="a checkpoint with its total_step",
+            fix="remove that folder to use the checkpoint before it, or name another one",
+        )
+    return total_step
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

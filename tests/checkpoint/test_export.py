@@ -1,0 +1,204 @@
+"""`bert-lamb export`: a run's weights arrive under transformers' names, and a damaged run is refused.
+
+Truth: the parameters of the model that was saved.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoTokenizer, BertForPreTraining
+
+from bert_lamb.checkpoint.export import export
+from bert_lamb.checkpoint.position import Position
+from bert_lamb.checkpoint.writing import save_checkpoint
+from bert_lamb.engine.protocol import Fragment
+from bert_lamb.errors import UserError
+from bert_lamb.model.bert import BertPretrainingModel, bert_config
+from bert_lamb.shards.manifest import Vocabulary
+
+ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdef"]
+SIZES = {
+    "num_layers": 1,
+    "hidden_size": 8,
+    "num_heads": 2,
+    "intermediate_size": 16,
+    "dropout": 0.0,
+    "max_position_embeddings": 16,
+    "init_std": 0.02,
+    "vocab_size_multiple": 8,
+}
+
+
+class OneRank:
+    """As much of an Engine as saving needs."""
+
+    rank, world_size = 0, 1
+
+    def __init__(self, parameters):
+        self.parameters = parameters
+
+    def barrier(self):
+        pass
+
+    def owned_fragments(self):
+        for name, value in self.parameters.items():
+            yield Fragment(name, 0, {"weight": value.detach().flatten()})
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    model = BertPretrainingModel(bert_config(vocab_size=len(ENTRIES), pad_token_id=0, **SIZES), seed=5)
+    return dict(model.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, parameters) -> Path:
+    """A run with two checkpoints, as pretraining leaves it."""
+    run = tmp_path_factory.mktemp("export") / "run"
+    run.mkdir()
+    vocabulary = "".join(f"{entry}\n" for entry in ENTRIES)
+    (run / "vocab.txt").write_text(vocabulary)
+    (run / "config.yaml").write_text(yaml.safe_dump({"model": SIZES, "seed": 5}))
+    (run / "outcome.json").write_text(json.dumps({"seed": 5}))
+    sha256 = hashlib.sha256(vocabulary.encode()).hexdigest()
+    about = asdict(
+        Vocabulary("vocab.txt", sha256, len(ENTRIES), True, pad_id=0, unk_id=1, cls_id=2, sep_id=3, mask_id=4)
+    )
+    for step in (3, 7):
+        save(run, step, {name: value * (step / 7) for name, value in parameters.items()}, about)
+    return run
+
+
+def save(run, step, parameters, vocabulary):
+    save_checkpoint(
+        OneRank(parameters),
+        run / "checkpoints" / f"phase1-{step:07d}",
+        position=Position("phase1", step, step),
+        shapes={name: value.shape for name, value in parameters.items()},
+        about={"total_step": step, "vocabulary": vocabulary},
+    )
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def of(run: Path, **changes):
+    export(
+        **{"run_dir": run, "checkpoint": "latest", "output_dir": run.parent / "out", "if_exists": "refuse", **changes}
+    )
+    return run.parent / "out"
+
+
+def test_the_weights_arrive_and_the_padding_of_the_vocabulary_goes(run, parameters):
+    model = BertForPreTraining.from_pretrained(of(run))
+    found = dict(model.named_parameters())
+    for name, value in parameters.items():
+        wanted = value[: len(ENTRIES)] if value.shape[0] == 16 and "word_embeddings" in name else value
+        if "predictions" not in name:
+            assert torch.equal(found[name.removeprefix("bert.")], wanted), name
+    assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(run.parent / "out")) == len(ENTRIES)
+
+
+def last(run: Path) -> Path:
+    return run / "checkpoints" / "phase1-0000007"
+
+
+def edit(file: Path, **changes) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def with_weights(change):
+    def spoil(run: Path) -> None:
+        meta = json.loads((last(run) / "checkpoint.json").read_text())
+        model = BertPretrainingModel(bert_config(vocab_size=len(ENTRIES), pad_token_id=0, **SIZES), seed=5)
+        save(run, 7, change(dict(model.named_parameters())), meta["vocabulary"])
+
+    return spoil
+
+
+def with_nan(parameters):
+    name = "bert.bert.encoder.layer.0.output.dense.weight"
+    return {**parameters, name: parameters[name].detach().clone().fill_(torch.nan)}
+
+
+def configured(**changes):
+    return lambda run: (run / "config.yaml").write_text(yaml.safe_dump({"model": {**SIZES, **changes}}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "no folder .*run; expected the folder of a run"),
+        (lambda r: (r / "outcome.json").unlink(), r"no outcome\.json in .*run"),
+        (lambda r: (r / "outcome.json").write_text("{"), r"outcome\.json that cannot be read"),
+        (lambda r: (r / "outcome.json").write_text("[]"), r"outcome\.json with list"),
+        (lambda r: (r / "config.yaml").unlink(), r"config\.yaml that cannot be read"),
+        (lambda r: (r / "config.yaml").write_text("a: [1"), r"config\.yaml that cannot be read"),
+        (lambda r: (r / "config.yaml").write_bytes(b"\xff\xfe"), r"config\.yaml that cannot be read"),
+        (lambda r: (r / "config.yaml").write_text("seed: 5"), r"model=None in .*config\.yaml"),
+        (configured(colour="red"), r"model=.* in .*config\.yaml"),
+        (configured(num_heads="two"), r"model=.*two.* in .*config\.yaml"),
+        (configured(num_heads=3), r"model=.* in .*config\.yaml"),
+        (
+            configured(hidden_size=16),
+            r"of size .* in .*phase1-0000007; expected .*, by the model of the run's config\.yaml",
+        ),
+        (configured(num_layers=2), r"encoder\.layer\.1.* of size none"),
+        (configured(num_layers=0), r"model=.* in .*config\.yaml"),
+        (configured(dropout=None), r"model=.* in .*config\.yaml"),
+        (lambda r: (r / "vocab.txt").unlink(), r"no .*vocab\.txt"),
+        (lambda r: (r / "vocab.txt").write_text("[PAD]\n"), r"another .*vocab\.txt than the run began with"),
+        (lambda r: shutil.rmtree(r / "checkpoints"), r"no checkpoint 'latest' in .* expected one of \(none yet\)"),
+        (lambda r: (last(r) / "checkpoint.json").write_text("{"), r"no readable checkpoint\.json in .*0000007"),
+        (lambda r: (last(r) / "checkpoint.json").write_text("[]"), r"no readable checkpoint\.json in .*0000007"),
+        (lambda r: edit(last(r) / "checkpoint.json", total_step="7"), r"no readable checkpoint\.json in .*0000007"),
+        (lambda r: edit(last(r) / "checkpoint.json", vocabulary=None), "without a sound vocabulary"),
+        (lambda r: edit(last(r) / "checkpoint.json", vocabulary={"size": 11}), "without a sound vocabulary"),
+        (lambda r: (last(r) / "rank-00000-of-00001.safetensors").write_bytes(b""), "0 bytes at .*rank-00000"),
+        (with_weights(with_nan), r"encoder\.layer\.0\.output\.dense\.weight with values that are not finite"),
+        (
+            with_weights(lambda p: {n: v for n, v in p.items() if "pooler" not in n}),
+            r"pooler\.dense\.bias of size none",
+        ),
+    ],
+)
+def test_a_damaged_run_is_refused_before_the_old_export_goes(run, spoil, message):
+    out = of(run, checkpoint="phase1-0000003")
+    before = sorted(path.name for path in out.iterdir())
+    spoil(run)
+    with pytest.raises(UserError, match=message) as refusal:
+        of(run, if_exists="restart")
+    assert "\n" not in str(refusal.value)
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_damaged_neighbor_does_not_stand_in_the_way(run):
+    (last(run) / "checkpoint.json").write_text("{")
+    assert (of(run, checkpoint="phase1-0000003") / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_given_as_the_run_says_what_to_set(run):
+    with pytest.raises(UserError, match=rf"fix: set run_dir={run} checkpoint=phase1-0000007"):
+        of(last(run))
+
+
+def test_restart_replaces_an_export_and_nothing_else(run):
+    out = of(run, checkpoint="phase1-0000003")
+    assert (
+        json.loads((of(run, if_exists="restart") / "bert_lamb_export.json").read_text())["checkpoint"] == last(run).name
+    )
+    (out / "bert_lamb_export.json").unlink()
+    for if_exists in ("restart", "resume", "refuse"):
+        with pytest.raises(UserError, match="something that is no export"):
+            of(run, if_exists=if_exists)
+    (out / "bert_lamb_export.json").write_text("{")
+    with pytest.raises(UserError, match=r"bert_lamb_export\.json that cannot be read"):
+        of(run, if_exists="restart")

@@ -1,0 +1,56 @@
+"""What the tests of the squad room share: a vocabulary, a tiny BERT and synthetic questions; nothing is downloaded."""
+
+import string
+
+from transformers import BertConfig, BertTokenizer
+
+from bert_lamb.finetuning.squad.examples import Answer, Example
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+CHARACTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation, *"東京都に住む—“”\u2019ß"]
+PEOPLE = ["anna", "bruno", "clara", "david", "emma", "felix", "greta", "hugo"]
+PLACES = ["paris", "london", "madrid", "vienna", "oslo", "rome", "bern", "prague"]
+WORDS = ["where", "does", "live", "lives", "in", "the", "and", *PEOPLE, *PLACES]
+
+
+def tiny_config(tokenizer: BertTokenizer) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def where_questions() -> list[Example]:
+    """Eight questions on who lives where; the answer is the word after the person's "lives in"."""
+    examples = []
+    for i, person in enumerate(PEOPLE):
+        other = (i + 3) % len(PEOPLE)
+        pairs = sorted([(person, PLACES[i]), (PEOPLE[other], PLACES[other])], reverse=i % 2 == 0)
+        context = " and ".join(f"{name} lives in {place}" for name, place in pairs)
+        answer = Answer(PLACES[i], context.index(PLACES[i]))
+        examples.append(Example(f"q{i}", f"where does {person} live", context, (answer,)))
+    return examples
+
+
+def squad_json(examples: list[Example]) -> dict:
+    """The examples in the form of the SQuAD files, one paragraph each."""
+    paragraphs = [
+        {
+            "context": example.context,
+            "qas": [
+                {
+                    "id": example.id,
+                    "question": example.question,
+                    "answers": [{"text": answer.text, "answer_start": answer.start} for answer in example.answers],
+                }
+            ],
+        }
+        for example in examples
+    ]
+    return {"version": "1.1", "data": [{"title": "synthetic", "paragraphs": paragraphs}]}

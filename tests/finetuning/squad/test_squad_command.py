@@ -1,0 +1,333 @@
+"""`bert-lamb squad` from end to end on a tiny model, and what it refuses.
+
+Mutations that must turn it red: scores.json written before the predictions, resume that does not look at the bytes of
+its inputs, restart that deletes a folder of strangers, a missing encoder weight drawn at random.
+"""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from squad_material import squad_json, where_questions
+from transformers import AutoTokenizer, BertForQuestionAnswering
+
+from bert_lamb.config.checks import IfExists
+from bert_lamb.config.runtime import Precision
+from bert_lamb.config.squad import InitialWeights, SquadConfig
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad import command
+from bert_lamb.finetuning.squad.command import squad
+from bert_lamb.finetuning.squad.output_dir import plain_config, write_json
+
+
+@pytest.fixture
+def config(tmp_path, encoder_dir, questions_file) -> SquadConfig:
+    """Trains on the very questions that it asks."""
+    return SquadConfig(
+        model_dir=str(encoder_dir),
+        output_dir=str(tmp_path / "out"),
+        train_file=str(questions_file),
+        eval_file=str(questions_file),
+        dataset_name="where questions",
+        max_seq_length=24,
+        doc_stride=8,
+        max_query_length=8,
+        batch_size=8,
+        micro_batch_size=4,
+        peak_lr=5e-3,
+        num_epochs=60.0,
+        device="cpu",
+        seed=0,
+    )
+
+
+@pytest.fixture
+def quick(config) -> SquadConfig:
+    return replace(config, num_epochs=1.0)
+
+
+def read(config: SquadConfig, name: str):
+    return json.loads((Path(config.output_dir) / name).read_text(encoding="utf-8"))
+
+
+def test_eight_questions_are_learnt_by_heart(config):
+    result = squad(config)
+    assert (result["exact_match"], result["f1"]) == (100, 100)
+    assert read(config, "scores.json") == result
+    assert read(config, "predictions.json") == {one.id: one.answers[0].text for one in where_questions()}
+    for candidates in read(config, "nbest_predictions.json").values():
+        assert sum(one["probability"] for one in candidates) == pytest.approx(1)
+    log = [json.loads(line) for line in (Path(config.output_dir) / "train_log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == list(range(1, result["num_train_steps"] + 1))
+    assert log[-1]["loss"] < 0.1 < log[0]["loss"]
+    assert (result["num_questions"], result["num_unanswered"], result["dataset_name"]) == (8, 0, "where questions")
+
+
+def test_the_saved_model_predicts_the_same_in_transformers_and_without_training(config):
+    """n-best logits against transformers run directly, on pairs encoded by its own tokenizer call; fp32 rounding."""
+    squad(replace(config, num_epochs=2.0))
+    folder = Path(config.output_dir) / "model"
+    model, tokenizer = BertForQuestionAnswering.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    nbest = read(config, "nbest_predictions.json")
+    for example in where_questions():
+        pair = tokenizer(example.question, example.context, return_tensors="pt")
+        with torch.no_grad():
+            output = model(**pair)
+        best = nbest[example.id][0]
+        in_context = np.array(pair.sequence_ids(0)) == 1
+        sums = output.start_logits[0][:, None] + output.end_logits[0][None, :]
+        allowed = torch.tensor(np.triu(np.outer(in_context, in_context)))
+        assert best["start_logit"] + best["end_logit"] == pytest.approx(sums[allowed].max().item(), abs=1e-5)
+
+    again = replace(config, model_dir=str(folder), train_file=None, output_dir=f"{config.output_dir}-again")
+    result = squad(again)
+    assert read(again, "predictions.json") == read(config, "predictions.json")
+    assert result["num_train_steps"] == 0
+    assert not (Path(again.output_dir) / "model").exists()
+
+
+def test_a_seed_gives_one_result(quick):
+    squad(quick)
+    squad(replace(quick, output_dir=f"{quick.output_dir}-again"))
+    squad(replace(quick, output_dir=f"{quick.output_dir}-other", seed=1))
+    folders = [Path(f"{quick.output_dir}{suffix}") for suffix in ("", "-again", "-other")]
+    first, again, other = (load_file(folder / "model" / "model.safetensors") for folder in folders)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["qa_outputs.weight"], other["qa_outputs.weight"])
+
+
+def test_random_weights_do_not_come_from_the_folder(quick, encoder_dir, tmp_path):
+    """Works without weights at all, and starts elsewhere than the encoder."""
+    weightless = tmp_path / "weightless"
+    shutil.copytree(encoder_dir, weightless, ignore=shutil.ignore_patterns("*.safetensors"))
+    result = squad(replace(quick, model_dir=str(weightless), initial_weights=InitialWeights.random, peak_lr=1e-9))
+    ours = load_file(Path(quick.output_dir) / "model" / "model.safetensors")
+    theirs = load_file(encoder_dir / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert (ours[f"bert.{name}"] - theirs[name]).abs().max() > 1e-3
+    assert result["config"]["initial_weights"] == "random"
+    assert not any(name.endswith(".safetensors") for name in result["inputs"])
+
+
+def test_pretrained_weights_come_from_the_folder_as_fp32(quick, encoder_dir, tmp_path):
+    halved = tmp_path / "bf16"
+    shutil.copytree(encoder_dir, halved)
+    content = json.loads((halved / "config.json").read_text())
+    (halved / "config.json").write_text(json.dumps({**content, "dtype": "bfloat16"}))
+    weights = {name: value.bfloat16() for name, value in load_file(halved / "model.safetensors").items()}
+    save_file(weights, halved / "model.safetensors", metadata={"format": "pt"})
+    squad(replace(quick, model_dir=str(halved), peak_lr=1e-9))
+    ours = load_file(Path(quick.output_dir) / "model" / "model.safetensors")
+    for name, value in weights.items():
+        if not name.startswith("pooler"):
+            assert ours[f"bert.{name}"].dtype is torch.float32
+            assert torch.allclose(ours[f"bert.{name}"], value.float(), atol=1e-7)
+
+
+def test_an_existing_output_is_refused_kept_or_made_anew(quick, capsys):
+    result = squad(quick)
+    with pytest.raises(UserError, match="if_exists=resume"):
+        squad(quick)
+    capsys.readouterr()
+    assert squad(replace(quick, if_exists=IfExists.resume)) == result
+    assert "complete already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="made with seed=0; expected seed=5"):
+        squad(replace(quick, if_exists=IfExists.resume, seed=5))
+    anew = squad(replace(quick, if_exists=IfExists.restart, seed=5))
+    assert anew["config"]["seed"] == 5
+
+
+def test_a_restart_that_is_refused_deletes_nothing(quick):
+    squad(quick)
+    again = replace(quick, if_exists=IfExists.restart)
+    with pytest.raises(UserError, match="64 positions"):
+        squad(replace(again, max_seq_length=65))
+    with pytest.raises(UserError, match="inside output_dir"):
+        squad(replace(again, model_dir=f"{quick.output_dir}/model"))
+    assert read(quick, "scores.json")["num_questions"] == 8
+    assert (Path(quick.output_dir) / "model" / "model.safetensors").is_file()
+
+
+def blank_context(content):
+    content["data"][0]["paragraphs"][0]["context"] = " \u200b\n"
+    content["data"][0]["paragraphs"][0]["qas"][0]["answers"] = [{"text": "\u200b", "answer_start": 1}]
+
+
+def mute_question(content):
+    content["data"][0]["paragraphs"][0]["qas"][0]["question"] = "\u200e"
+
+
+@pytest.mark.parametrize("spoil", [blank_context, mute_question])
+@pytest.mark.parametrize("which", ["train_file", "eval_file"])
+def test_both_files_are_judged_before_training_and_before_an_old_result_goes(
+    quick, tmp_path, monkeypatch, spoil, which
+):
+    folder = Path(quick.output_dir)
+    folder.mkdir()
+    for name in ("squad_config.json", "scores.json"):
+        (folder / name).write_text("{}")
+    content = squad_json(where_questions())
+    spoil(content)
+    (tmp_path / "spoilt.json").write_text(json.dumps(content))
+    monkeypatch.setattr(command, "fine_tune", lambda *args, **kwargs: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="has no tokens"):
+        squad(replace(quick, if_exists=IfExists.restart, **{which: str(tmp_path / "spoilt.json")}))
+    assert (folder / "scores.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "version https://git-lfs.github.com/spec/v1"])
+@pytest.mark.parametrize("name", ["squad_config.json", "scores.json"])
+def test_resume_refuses_a_damaged_output_by_its_file(quick, name, content):
+    folder = Path(quick.output_dir)
+    folder.mkdir()
+    write_json(folder / "squad_config.json", plain_config(quick))
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=name):
+        squad(replace(quick, if_exists=IfExists.resume))
+
+
+def test_questions_inside_the_output_folder_are_not_deleted(quick):
+    folder = Path(quick.output_dir)
+    shutil.copytree(quick.model_dir, folder / "model")
+    (folder / "squad_config.json").write_text("{}")
+    shutil.copy(quick.eval_file, folder / "model" / "questions.json")
+    with pytest.raises(UserError, match="inside output_dir"):
+        squad(replace(quick, eval_file=str(folder / "model" / "questions.json"), if_exists=IfExists.restart))
+    assert (folder / "model" / "questions.json").exists()
+
+
+def test_much_that_the_vocabulary_lacks_is_said(quick, tmp_path, capsys):
+    examples = [replace(one, question="ж ж ж ж ж ж") for one in where_questions()]
+    (tmp_path / "foreign.json").write_text(json.dumps(squad_json(examples)))
+    squad(replace(quick, eval_file=str(tmp_path / "foreign.json")))
+    out = capsys.readouterr().out
+    assert "eval: 3" in out
+    assert "of the tokens are [UNK]" in out
+    assert "train: 8 questions" in out
+    assert "train: 3" not in out
+
+
+def test_resume_refuses_other_bytes_under_the_same_name(quick, questions_file):
+    squad(quick)
+    questions_file.write_text(json.dumps(squad_json(where_questions()[:4])), encoding="utf-8")
+    with pytest.raises(UserError, match="made from another eval_file"):
+        squad(replace(quick, if_exists=IfExists.resume))
+
+
+def test_a_run_cut_short_leaves_no_scores_and_is_made_anew_by_resume(quick, monkeypatch):
+    def cut(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "predict_logits", cut)
+        with pytest.raises(KeyboardInterrupt):
+            squad(quick)
+    assert not (Path(quick.output_dir) / "scores.json").exists()
+    assert squad(replace(quick, if_exists=IfExists.resume))["num_questions"] == 8
+
+
+@pytest.mark.parametrize("if_exists", [IfExists.restart, IfExists.resume])
+@pytest.mark.parametrize("names", [["thesis.txt"], ["squad_config.json", "thesis.txt"], ["model"]])
+def test_a_folder_of_strangers_is_never_deleted(quick, if_exists, names):
+    folder = Path(quick.output_dir)
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("{}")
+    with pytest.raises(UserError, match="no output of"):
+        squad(replace(quick, if_exists=if_exists))
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted(names)
+
+
+def without(name: str):
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+
+    return spoil
+
+
+def without_vocabulary(folder: Path) -> None:
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def of_another_kind(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "model_type": "gpt2"}))
+
+
+def with_broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def with_few_embeddings(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] = weights["embeddings.word_embeddings.weight"][:50].clone()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "vocab_size": 50}))
+
+
+def without_a_layer(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without("config.json"), r"no file .*config\.json"),
+        (without("model.safetensors"), "no .*safetensors"),
+        (without_vocabulary, "no vocabulary"),
+        (of_another_kind, "model_type 'gpt2'"),
+        (with_broken_config, "not json"),
+        (with_few_embeddings, "token ids up to .* with vocab_size=50"),
+        (without_a_layer, r"without 16 weights, such as bert\.encoder\.layer\.1"),
+    ],
+)
+def test_a_spoilt_model_folder_is_refused_and_names_its_fault(quick, encoder_dir, tmp_path, spoil, message):
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(encoder_dir, spoilt)
+    spoil(spoilt)
+    with pytest.raises(UserError, match=message):
+        squad(replace(quick, model_dir=str(spoilt)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_dir": "nowhere"}, "no folder nowhere"),
+        ({"eval_file": "nowhere.json"}, r"no file nowhere\.json"),
+        ({"train_file": "nowhere.json"}, r"no file nowhere\.json"),
+        ({"train_file": None}, "without a question-answering head"),
+        ({"train_file": None, "initial_weights": InitialWeights.random}, "initial_weights=random without train_file"),
+        ({"max_seq_length": 65}, "max_seq_length=65; expected at most the model's 64 positions"),
+        ({"peak_lr": 1e30}, "loss .* at step 2"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(quick, changes, message):
+    with pytest.raises(UserError, match=message):
+        squad(replace(quick, num_epochs=2.0, **changes))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(quick):
+    with pytest.raises(UserError, match="device=cuda"):
+        squad(replace(quick, device="cuda"))
+
+
+def test_bf16_runs(quick):
+    assert squad(replace(quick, precision=Precision.bf16))["config"]["precision"] == "bf16"
+
+
+def test_transformers_stays_silent(quick, capfd):
+    squad(quick)
+    out, err = capfd.readouterr()
+    assert "newly initialized" not in out + err
+    assert "Loading weights" not in out + err
+    assert "new question-answering head" in out

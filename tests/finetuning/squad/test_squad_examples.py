@@ -1,0 +1,205 @@
+"""Reading SQuAD json: what is in the file comes out, what is wrong with it is refused by place."""
+
+import bz2
+import copy
+import gzip
+import json
+import lzma
+
+import pytest
+from squad_material import squad_json, where_questions
+
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad.examples import read_examples
+
+
+def by_gzip(data):
+    """Packed, without the time of day, which would be part of the names of tests."""
+    return gzip.compress(data, mtime=0)
+
+
+GOOD = squad_json(where_questions())
+
+
+def write(folder, content):
+    file = folder / "questions.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return file
+
+
+def test_round_trip(tmp_path):
+    assert read_examples(write(tmp_path, GOOD)) == where_questions()
+
+
+def paragraph(**changes):
+    """Change the third paragraph."""
+    return lambda content: content["data"][0]["paragraphs"][2].update(changes)
+
+
+def question(**changes):
+    """Change its question."""
+    return lambda content: content["data"][0]["paragraphs"][2]["qas"][0].update(changes)
+
+
+def answer(**changes):
+    """Change its answer, "madrid"."""
+    return lambda content: content["data"][0]["paragraphs"][2]["qas"][0]["answers"][0].update(changes)
+
+
+def without(*path):
+    def spoil(content):
+        node = content["data"][0]["paragraphs"][2]
+        for step in path[:-1]:
+            node = node[step]
+        del node[path[-1]]
+
+    return spoil
+
+
+HALF = "\ud83d"  # of a surrogate pair
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without("context"), "context missing; expected str"),
+        (without("qas"), "qas missing"),
+        (without("qas", 0, "id"), "id missing"),
+        (without("qas", 0, "question"), "question missing"),
+        (without("qas", 0, "answers"), "answers missing"),
+        (without("qas", 0, "answers", 0, "text"), "text missing"),
+        (without("qas", 0, "answers", 0, "answer_start"), "answer_start missing"),
+        (paragraph(context=None), "context of type NoneType"),
+        (paragraph(context=["a"]), "context of type list"),
+        (paragraph(context=f"x {HALF}"), r"half of a surrogate pair \(.ud83d\) at character 2 of .*context"),
+        (paragraph(qas={}), "qas of type dict"),
+        (paragraph(qas=[None]), r"qas\[0\] of type NoneType"),
+        (paragraph(qas=["text"]), r"qas\[0\] of type str"),
+        (question(id=7), "id of type int"),
+        (question(id=f"q{HALF}"), "surrogate pair .*id;"),
+        (question(id="q0"), "the id 'q0' of an earlier question"),
+        (question(question=7), "question of type int"),
+        (question(question=" \n"), "question without text"),
+        (question(question=f"{HALF} where"), r"at character 0 of .*paragraphs\[2\].*question"),
+        (question(answers=None), "answers of type NoneType"),
+        (question(answers={"text": ["madrid"], "answer_start": [0]}), "answers of type dict"),  # as the hub has it
+        (question(answers=["madrid"]), r"answers\[0\] of type str"),
+        (question(answers=[]), r"answers empty .*v2\.0"),
+        (question(is_impossible=True), r"is_impossible=true .*v2\.0"),
+        (question(is_impossible="no"), "is_impossible of type str"),
+        (question(plausible_answers=[{"text": "madrid", "answer_start": 0}]), r"plausible_answers .*v2\.0"),
+        (answer(text=""), "with '' at answer_start"),
+        (answer(text=7), "text of type int"),
+        (answer(text=f"madrid{HALF}"), "surrogate pair .*text;"),
+        (answer(text="x" * 500), r"with 'x{60}\.\.\.' at"),
+        (answer(answer_start=True), "answer_start of type bool"),
+        (answer(answer_start=4.0), "answer_start of type float"),
+        (answer(answer_start="4"), "answer_start of type str"),
+        (answer(answer_start=None), "answer_start of type NoneType"),
+        (answer(answer_start=-1), "answer_start=-1"),
+        (answer(answer_start=3), "'madrid' at answer_start=3 .* where the context has"),
+        (answer(answer_start=10**6), "where the context has ''"),
+        (answer(answer_start=10**4000), "a number beyond all texts"),
+    ],
+)
+def test_a_spoilt_paragraph_is_refused_with_its_place(tmp_path, spoil, message):
+    content = copy.deepcopy(GOOD)
+    spoil(content)
+    with pytest.raises(UserError, match=message) as refusal:
+        read_examples(write(tmp_path, content))
+    assert "questions.json: data[0].paragraphs[2]" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    str(refusal.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("version", ["v2.0", "2.0", 2.0, 2, "V2"])
+def test_a_file_of_v2_is_refused_by_that_name(tmp_path, version):
+    with pytest.raises(UserError, match=r"v2\.0 is not supported"):
+        read_examples(write(tmp_path, {**GOOD, "version": version}))
+
+
+@pytest.mark.parametrize("version", ["1.1", "v1.1", 1.1, None, "mine"])
+def test_other_versions_and_what_v2_says_of_answered_questions_are_read(tmp_path, version):
+    content = copy.deepcopy(GOOD)
+    question(is_impossible=False, plausible_answers=[])(content)
+    assert read_examples(write(tmp_path, {**content, "version": version})) == where_questions()
+
+
+@pytest.mark.parametrize("title", [None, 7, ["a"], HALF])
+def test_titles_are_read_by_nobody(tmp_path, title):
+    content = copy.deepcopy(GOOD)
+    content["data"][0]["title"] = title
+    assert read_examples(write(tmp_path, json.dumps(content))) == where_questions()
+
+
+WHOLE = json.dumps(GOOD).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "that is empty"),
+        (b"not json", r"not json \(Expecting value"),
+        (WHOLE[:-20], r"not json \("),
+        (WHOLE + b"\n" + WHOLE, r"not json \(Extra data"),
+        (b"[]", "of type list; expected an object with data"),
+        (b"7", "of type int"),
+        (b"null", "of type NoneType"),
+        (b'{"version": "1.1"}', "data missing"),
+        (b'{"version": [], "data": []}', "version of type list"),
+        (b'{"data": {}}', "data of type dict"),
+        (b'{"data": []}', "without a question"),
+        (b'{"data": [7]}', r"data\[0\] of type int"),
+        (b'{"data": [{"paragraphs": null}]}', "paragraphs of type NoneType"),
+        (b'{"data": [], "data": []}', "the key 'data' more than once"),
+        (b'{"data": NaN}', "NaN, which json does not have"),
+        (b"[" * 100_000, "nested too deeply|not json"),
+        (b'{"data": ' + b"9" * 5000 + b"}", "not json"),
+        (json.dumps(GOOD).encode("utf-16"), "that is UTF-16 text"),
+        (json.dumps(GOOD).encode("utf-16-le"), "that is UTF-16 text"),
+        (json.dumps(GOOD).encode("utf-16-be"), "that is UTF-16 text"),
+        (json.dumps(GOOD).encode("utf-32"), "that is UTF-32 text"),
+        ('{"data": "é"}'.encode("latin1"), r"not UTF-8 text \(byte 10 is 0xe9\)"),
+        (lzma.compress(WHOLE)[:-30], "cannot be unpacked .*expected the whole"),
+        (by_gzip(WHOLE)[:-30], "cannot be unpacked"),
+        (bz2.compress(WHOLE)[:-30], "cannot be unpacked"),
+        (by_gzip(b"x" + WHOLE), "not json"),
+        (b"\x28\xb5\x2f\xfd" + bytes(20), "packed with zstd"),
+        (b"PK\3\4" + bytes(20), "a zip archive"),
+        (b"PAR1" + bytes(20), "a parquet file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git-lfs pointer"),
+        (b"<!DOCTYPE html>", "a web page"),
+    ],
+)
+def test_what_is_no_squad_file_is_refused(tmp_path, content, message):
+    file = tmp_path / "questions.json"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as refusal:
+        read_examples(file)
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + WHOLE,
+        lzma.compress(WHOLE),
+        by_gzip(WHOLE),
+        bz2.compress(WHOLE),
+        by_gzip(b"\xef\xbb\xbf" + WHOLE),
+        by_gzip(WHOLE[:100]) + by_gzip(WHOLE[100:]),
+    ],
+)
+def test_a_byte_order_mark_and_packing_change_nothing(tmp_path, content):
+    """Whatever the file is called."""
+    file = tmp_path / "questions.json"
+    file.write_bytes(content)
+    assert read_examples(file) == where_questions()
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*absent\.json"):
+        read_examples(tmp_path / "absent.json")
+    with pytest.raises(UserError, match="a folder at"):
+        read_examples(tmp_path)

@@ -1,0 +1,150 @@
+"""Ranking of spans against logits worked out by hand and against trying every span; gold labels come back as answers.
+
+Mutations that must turn it red: start at a token of another window's max context, an answer one token too long, the
+first of two equal texts not kept, softmax over the start logits only.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from squad_material import tiny_config, where_questions
+from transformers import BertForQuestionAnswering
+
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad.examples import Example
+from bert_lamb.finetuning.squad.features import Feature, answer_positions, make_features, pad
+from bert_lamb.finetuning.squad.predict import Logits, predict_answers, predict_logits, rank_answers
+from bert_lamb.finetuning.squad.scoring import score
+
+CONTEXT = "a b c d a"
+LETTERS = [(i, i + 1) for i in range(0, 9, 2)]
+
+
+def window(tokens: slice, is_max_context: list[bool]) -> Feature:
+    """`[CLS] q [SEP]` and the tokens of CONTEXT; the ids do not matter here."""
+    offsets = LETTERS[tokens]
+    return Feature(0, [0] * (len(offsets) + 4), 3, np.array(offsets), np.array(is_max_context))
+
+
+def logits(start: list[float], end: list[float]) -> Logits:
+    """Logits of the window; the rest of the feature shouts, to see that it is not heard."""
+    return Logits(*(np.array([99, 99, 99, *row, 99], dtype=np.float32) for row in (start, end)))
+
+
+def test_by_hand():
+    """Starts b 3, c 1; ends b 0, c 2: "b c" 5, "b" 3, "c" 3, all others lower; "b" comes before "c" by its start."""
+    best = rank_answers(
+        Example("q", "q", CONTEXT, ()),
+        [window(slice(0, 5), [True] * 5)],
+        [logits([-9, 3, 1, -9, -9], [-9, 0, 2, -9, -9])],
+        n_best_size=3,
+        max_answer_length=2,
+    )
+    assert [one.text for one in best] == ["b c", "b", "c"]
+    assert [(one.start_logit, one.end_logit) for one in best] == [(3, 2), (3, 0), (1, 2)]
+    total = math.exp(5) + 2 * math.exp(3)
+    assert [one.probability for one in best] == pytest.approx([math.exp(5) / total, *[math.exp(3) / total] * 2])
+
+
+def test_an_answer_is_not_longer_than_allowed_nor_reversed():
+    start, end = [5, 0, 0, 0, 0], [0, 0, 0, 5, 0]
+    features, given = [window(slice(0, 5), [True] * 5)], [logits(start, end)]
+    arguments = (Example("q", "q", CONTEXT, ()), features, given)
+    assert rank_answers(*arguments, n_best_size=1, max_answer_length=4)[0].text == "a b c d"
+    assert rank_answers(*arguments, n_best_size=1, max_answer_length=3)[0].text == "a"
+    reversed_logits = [logits([0, 0, 0, 5, 0], [5, 0, 0, 0, 0])]
+    assert rank_answers(arguments[0], features, reversed_logits, n_best_size=1, max_answer_length=5)[0].text == "a"
+
+
+def test_a_span_starts_where_its_token_has_most_context():
+    first = window(slice(0, 3), [True, True, False])
+    second = window(slice(2, 5), [True, True, True])
+    best = rank_answers(
+        Example("q", "q", CONTEXT, ()),
+        [first, second],
+        [logits([0, 1, 9], [0, 0, 9]), logits([0, 0, 0], [0, 2, 0])],
+        n_best_size=1,
+        max_answer_length=3,
+    )
+    assert best[0].text == "b c"  # 1 + 9; not "c" with 9 + 9, which belongs to the second window
+
+
+def test_equal_texts_are_one_answer_and_ties_go_to_the_earlier():
+    best = rank_answers(
+        Example("q", "q", CONTEXT, ()),
+        [window(slice(0, 5), [True] * 5)],
+        [logits([0] * 5, [0] * 5)],
+        n_best_size=20,
+        max_answer_length=1,
+    )
+    assert [one.text for one in best] == ["a", "b", "c", "d"]
+    best = rank_answers(
+        Example("q", "q", CONTEXT, ()),
+        [window(slice(0, 5), [True] * 5)],
+        [logits([3, 0, 0, 0, 1], [3, 0, 0, 0, 1])],
+        n_best_size=20,
+        max_answer_length=1,
+    )
+    assert (best[0].text, best[0].start_logit) == ("a", 3)  # the better of the two
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_trying_every_span(seed):
+    random = np.random.default_rng(seed)
+    start, end = (random.integers(-3, 4, 5).astype(float).tolist() for _ in range(2))
+    best = rank_answers(
+        Example("q", "q", CONTEXT, ()),
+        [window(slice(0, 5), [True] * 5)],
+        [logits(start, end)],
+        n_best_size=20,
+        max_answer_length=3,
+    )
+    spans = [(-(start[i] + end[j]), i, j) for i in range(5) for j in range(i, min(i + 3, 5))]
+    texts = [CONTEXT[LETTERS[i][0] : LETTERS[j][1]] for _, i, j in sorted(spans)]
+    assert [one.text for one in best] == list(dict.fromkeys(texts))
+
+
+def test_gold_labels_as_logits_score_100(pieces):
+    examples = where_questions()
+    features = make_features(examples, pieces, max_seq_length=14, doc_stride=3, max_query_length=5)
+    assert len(features) > len(examples)
+    given = []
+    for feature in features:
+        first, last = answer_positions(feature, examples[feature.example_index].answers[0])
+        start, end = np.zeros((2, len(feature.input_ids)), dtype=np.float32)
+        start[first] = end[last] = 10
+        given.append(Logits(start, end))
+    best = predict_answers(examples, features, given, n_best_size=5, max_answer_length=5)
+    assert set(best) == {example.id for example in examples}
+    scores = score(
+        {example.id: [example.answers[0].text] for example in examples},
+        {question_id: candidates[0].text for question_id, candidates in best.items()},
+    )
+    assert (scores.exact_match, scores.f1) == (100, 100)
+
+
+def test_logits_equal_transformers_run_one_by_one(tokenizer, pieces):
+    """Sorting, padding and batching must not be seen; 1e-5 is the rounding of fp32 sums of another shape."""
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(tiny_config(tokenizer)).eval()
+    features = make_features(where_questions(), pieces, max_seq_length=14, doc_stride=3, max_query_length=5)
+    ours = predict_logits(
+        model, features, micro_batch_size=3, pad_token_id=0, device=torch.device("cpu"), autocast_dtype=None
+    )
+    with torch.no_grad():
+        for feature, one in zip(features, ours, strict=True):
+            theirs = model(**pad([feature], 0))
+            np.testing.assert_allclose(one.start, theirs.start_logits[0].numpy(), atol=1e-5)
+            np.testing.assert_allclose(one.end, theirs.end_logits[0].numpy(), atol=1e-5)
+
+
+def test_a_broken_model_is_refused(tokenizer, pieces):
+    model = BertForQuestionAnswering(tiny_config(tokenizer))
+    torch.nn.init.constant_(model.qa_outputs.bias, math.nan)
+    features = make_features(where_questions(), pieces, max_seq_length=32, doc_stride=8, max_query_length=8)
+    with pytest.raises(UserError, match="not finite"):
+        predict_logits(
+            model, features, micro_batch_size=4, pad_token_id=0, device=torch.device("cpu"), autocast_dtype=None
+        )

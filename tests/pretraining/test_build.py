@@ -1,0 +1,112 @@
+"""From the configuration to the optimizer: every switch arrives where it acts.
+
+Breaks that turn this file red: a switch left out of build_optimizer, groups exchanged, awaits_binding forgotten.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bert_lamb.cli.main import compose
+from bert_lamb.engine.launch import Process
+from bert_lamb.errors import UserError
+from bert_lamb.optim import Lamb, Lars, fused
+from bert_lamb.pretraining.build import build_optimizer, check_kernels
+
+NAMED = {"dense.weight": (4, 4), "dense.bias": (4,), "LayerNorm.weight": (4,)}
+
+
+class Model(torch.nn.Module):
+    def named_parameters(self, *args, **kwargs):
+        return [(name, torch.nn.Parameter(torch.ones(shape))) for name, shape in NAMED.items()]
+
+
+def build(*overrides):
+    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", *overrides])
+    return build_optimizer(config, Model())
+
+
+def test_lamb_by_default():
+    optimizer = build()
+    assert type(optimizer) is Lamb
+    assert [(g["weight_decay"], g["adapt"]) for g in optimizer.param_groups] == [(0.01, True), (0.0, False)]
+    assert optimizer.param_groups[0]["param_names"] == ["dense.weight"]
+    assert (optimizer.implementation, optimizer.awaits_binding, optimizer.skip_nonfinite) == ("auto", True, False)
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "expected"),
+    [
+        ("optimizer.betas=[0.8,0.9]", lambda o: tuple(o.param_groups[0]["betas"]), (0.8, 0.9)),
+        ("optimizer.eps=1e-5", lambda o: o.param_groups[1]["eps"], 1e-5),
+        ("optimizer.bias_correction=false", lambda o: o.param_groups[0]["bias_correction"], False),
+        ("optimizer.nesterov=first", lambda o: o.param_groups[0]["nesterov"], "first"),
+        ("optimizer.weight_decay=0.3", lambda o: [g["weight_decay"] for g in o.param_groups], [0.3, 0.0]),
+        ("optimizer.adapt_undecayed=true", lambda o: o.param_groups[1]["adapt"], True),
+        ("optimizer.norm=linf", lambda o: o.trust_ratio.norm, "linf"),
+        ("optimizer.param_norm_bounds=[0,10]", lambda o: o.trust_ratio.param_norm_bounds, [0, 10]),
+        ("optimizer.trust_ratio_bounds=[0.01,0.3]", lambda o: o.trust_ratio.ratio_bounds, [0.01, 0.3]),
+        ("optimizer.implementation=reference", lambda o: o.implementation, "reference"),
+        ("runtime.engine=torch", lambda o: o.awaits_binding, False),
+    ],
+)
+def test_switches_of_lamb(override, read, expected):
+    assert read(build()) != expected
+    assert read(build(override)) == expected
+
+
+def test_lars():
+    optimizer = build("optimizer=lars", "optimizer.beta=0.8", "optimizer.norm=l1")
+    assert type(optimizer) is Lars
+    assert (optimizer.param_groups[0]["beta"], optimizer.trust_ratio.norm, optimizer.awaits_binding) == (
+        0.8,
+        "l1",
+        True,
+    )
+    assert [(g["weight_decay"], g["adapt"]) for g in optimizer.param_groups] == [(0.01, True), (0.0, False)]
+
+
+def test_adamw():
+    optimizer = build("optimizer=adamw", "optimizer.eps=1e-8")
+    assert type(optimizer) is torch.optim.AdamW
+    assert [(g["weight_decay"], g["eps"]) for g in optimizer.param_groups] == [(0.01, 1e-8), (0.0, 1e-8)]
+
+
+GPU = Process(rank=1, local_rank=0, world_size=2, device=torch.device("cuda", 0))
+NO_COMPILER = "a kernel cannot be compiled and launched (RuntimeError: Failed to find C compiler)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason", "said"),
+    [
+        ((), None, ""),
+        ((), NO_COMPILER, f"optimizer.implementation=auto takes foreach, which is slower: {NO_COMPILER}\n"),
+        (("optimizer.implementation=foreach",), NO_COMPILER, ""),
+        (("optimizer=adamw",), NO_COMPILER, ""),
+    ],
+)
+def test_auto_says_that_it_takes_foreach(monkeypatch, capsys, overrides, reason, said):
+    monkeypatch.setattr(fused, "why_no_launch", lambda device: reason)
+    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", *overrides])
+    check_kernels(config, GPU)
+    assert capsys.readouterr().err == said
+    check_kernels(config, replace(GPU, device=torch.device("cpu")))
+    assert capsys.readouterr().err == ""
+
+
+def test_kernels_are_tried_where_the_masters_are(monkeypatch):
+    """Not on the GPU where the optimizer's state is in the memory of the CPU."""
+    tried = []
+    monkeypatch.setattr(fused, "why_no_launch", lambda device: tried.append(device.type))
+    for offload, device in ((False, GPU.device), (True, GPU.device), (False, torch.device("cpu"))):
+        words = ["recipe=lamb_32k", "shards=/s", "run_dir=/r", f"runtime.offload_optimizer={str(offload).lower()}"]
+        check_kernels(compose("pretrain", words), replace(GPU, device=device))
+    assert tried == ["cuda", "cpu", "cpu"]
+
+
+def test_fused_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(fused, "why_no_launch", lambda device: NO_COMPILER)
+    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", "optimizer.implementation=fused"])
+    with pytest.raises(UserError, match="implementation=fused where a kernel cannot be compiled"):
+        check_kernels(config, GPU)

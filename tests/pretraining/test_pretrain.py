@@ -1,0 +1,449 @@
+"""The pretraining command as a whole: how the batch is cut and how often it is killed do not change what is learnt.
+
+Truths: the run itself, cut differently; the uninterrupted run, bit for bit.
+Breaks that turn this file red: dividing a micro-batch's loss by its own counts, seeding dropout from a global state,
+a sampler that forgets its place, a checkpoint without moments, a hand-over that keeps the step counter.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert_lamb.checkpoint.reading import Checkpoint
+from bert_lamb.cli.main import compose
+from bert_lamb.errors import UserError
+from bert_lamb.outputs.run_dir import RunDir
+from bert_lamb.pretraining.admission import admit_phases
+from bert_lamb.pretraining.build import build_model
+from bert_lamb.pretraining.command import pretrain
+from bert_lamb.train.stop import SIGNALS
+from tests.launch import CHECKOUT, run_ranks
+from tests.synthetic import make_shards
+
+SMALL = [
+    "recipe=demo",
+    "model.num_layers=1",
+    "model.hidden_size=32",
+    "model.num_heads=2",
+    "model.intermediate_size=48",
+    "phases.phase1.max_seq_length=16",
+    "phases.phase1.max_predictions_per_seq=3",
+    "phases.phase1.global_batch_size=64",
+    "phases.phase1.total_steps=4",
+    "phases.phase1.peak_lr=8e-3",
+    "phases.phase2.max_seq_length=32",
+    "phases.phase2.max_predictions_per_seq=5",
+    "phases.phase2.global_batch_size=16",
+    "phases.phase2.total_steps=3",
+    "phases.phase2.peak_lr=4e-3",
+    "runtime.micro_batch_size.phase1=64",
+    "runtime.micro_batch_size.phase2=8",
+    "evaluation.micro_batch_size=16",
+    "checkpoint.interval_steps=0",
+    "logging.trust_ratio_interval_steps=0",
+    "model.dropout=0.1",
+]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("shards") / "s")
+
+
+def arguments(shards, run_dir, *overrides):
+    return [*SMALL, f"shards={shards}", f"run_dir={run_dir}", *overrides]
+
+
+def run_here(shards, run_dir, *overrides):
+    """One process, plain torch, in this interpreter."""
+    pretrain(compose("pretrain", arguments(shards, run_dir, "runtime.engine=torch", *overrides)))
+    return Checkpoint(RunDir(run_dir).checkpoint("latest"))
+
+
+def records(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_bits(found, expected):
+    for kind in ("weight", "exp_avg", "exp_avg_sq"):
+        for name, shape in expected.shapes.items():
+            numel = shape.numel()
+            assert torch.equal(found.read(kind, name, 0, numel), expected.read(kind, name, 0, numel)), (kind, name)
+    assert found.position == expected.position
+
+
+@pytest.mark.parametrize("optimizer", ["lamb", "adamw"])
+def test_the_cut_of_the_batch_does_not_matter(shards, tmp_path, optimizer):
+    """64 x 1 and 8 x 8 in one process, 2 ranks x 4 x 8 under ZeRO 1 (LAMB): the same weights to 1e-5 in fp32."""
+    fixed = ["model.dropout=0.0", f"optimizer={optimizer}"]
+    whole = run_here(shards, tmp_path / "64x1", *fixed)
+    pieces = run_here(
+        shards, tmp_path / "8x8", *fixed, "runtime.micro_batch_size.phase1=8", "runtime.micro_batch_size.phase2=2"
+    )
+    others = {"8x8": pieces}
+    if optimizer == "lamb":
+        command = arguments(
+            shards,
+            tmp_path / "2x4x8",
+            *fixed,
+            "runtime.micro_batch_size.phase1=8",
+            "runtime.micro_batch_size.phase2=2",
+            "evaluation.micro_batch_size=8",
+        )
+        finished = run_ranks(2, "-m", "bert_lamb", "pretrain", *command)
+        assert finished.returncode == 0, finished.stdout[-3000:]
+        others["2x4x8"] = Checkpoint(RunDir(tmp_path / "2x4x8").checkpoint("latest"))
+    compared = ("loss", "mlm_loss", "mlm_accuracy", "grad_norm", "num_tokens", "unigram_cross_entropy")
+    for run, other in others.items():
+        for (name, expected), (_, found) in zip(whole.weights(), other.weights(), strict=True):
+            if not name.endswith("key.bias"):  # its gradient is zero but for rounding, which Adam blows up
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        for first, second in zip(records(tmp_path / "64x1"), records(tmp_path / run), strict=True):
+            for key in compared:
+                if key in first:
+                    assert first[key] == pytest.approx(second[key], rel=1e-4, abs=1e-5), (run, first, key)
+
+
+def test_without_a_sentence_task_its_head_stays_as_it_began(tmp_path):
+    """The loss is the masked LM's alone; pooler and classifier keep every bit, in one process and on 2 ranks alike."""
+    shards = make_shards(tmp_path / "s", sentence_task="none")
+    whole = run_here(shards, tmp_path / "whole", "model.dropout=0.0")
+    options = ["model.dropout=0.0", "runtime.micro_batch_size.phase1=8", "evaluation.micro_batch_size=8"]
+    options += ["checkpoint.interval_minutes=1e-9", "checkpoint.keep_last=9"]
+    finished = run_ranks(2, "-m", "bert_lamb", "pretrain", *arguments(shards, tmp_path / "ranks", *options))
+    assert finished.returncode == 0, finished.stdout[-3000:]
+    assert "Warning" not in finished.stdout, "of DeepSpeed's and torch's own: nobody who reads them can do anything"
+    on_ranks = dict(Checkpoint(RunDir(tmp_path / "ranks").checkpoint("latest")).weights())
+    saved = [
+        path.name for path in RunDir(tmp_path / "ranks").checkpoints()
+    ]  # by the clock at every step, and at the ends
+    assert saved == ["phase1-0000003", "phase1-0000004", "phase2-0000002", "phase2-0000003"]
+    config = compose("pretrain", arguments(shards, tmp_path / "whole"))
+    with_task = build_model(config, admit_phases(config, world_size=1)[0])
+    began = {name: weight.detach() for name, weight in with_task.named_parameters()}
+    head = [name for name in began if "pooler" in name or "seq_relationship" in name]
+    assert len(head) == 4
+    for name, weight in whole.weights():
+        assert torch.equal(weight, began[name]) == (name in head), name
+        assert torch.equal(on_ranks[name], began[name]) == (name in head), name
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(on_ranks[name], weight, rtol=0, atol=1e-5)
+    for record in records(tmp_path / "whole"):
+        assert not any(key.startswith("nsp") for key in record)
+        if record["kind"] == "step":
+            assert record["loss"] == record["mlm_loss"]
+
+
+def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
+    """Killed before the first checkpoint and in each phase, with dropout on: the same bits, and the same record."""
+    from bert_lamb.pretraining import command as module
+
+    expected = run_here(shards, tmp_path / "whole", "checkpoint.interval_steps=2")
+
+    class Killed(BaseException):
+        pass
+
+    original = module.Recorder.step
+    for phase_name, at_step in (("phase1", 2), ("phase1", 4), ("phase2", 3)):
+
+        def step_or_die(self, phase, step, *, _where=(phase_name, at_step), **rest):
+            if (phase.name, step) == _where:
+                raise Killed
+            original(self, phase, step, **rest)
+
+        monkeypatch.setattr(module.Recorder, "step", step_or_die)
+        with pytest.raises(Killed):
+            run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
+        monkeypatch.setattr(module.Recorder, "step", original)
+    found = run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
+    assert_same_bits(found, expected)
+
+    def lines(run_dir):
+        kept = [r for r in records(run_dir) if r["kind"] in ("phase_start", "step", "heldout")]
+        return [{k: v for k, v in r.items() if k not in ("seconds", "sequences_per_second")} for r in kept]
+
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+
+
+def kill_all_ranks(launcher):
+    """SIGKILL to torchrun and to its ranks, which have process groups of their own."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    for pid in (launcher.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+    launcher.wait()
+
+
+def test_killed_ranks_resume_bit_for_bit(shards, tmp_path):
+    """Two ranks under ZeRO 2 with dropout: SIGKILL at some moment, resume, equal to an uninterrupted run."""
+    options = [
+        "runtime.zero_stage=2",
+        "runtime.micro_batch_size.phase1=16",
+        "checkpoint.interval_steps=1",
+        "phases.phase1.total_steps=12",
+    ]
+    whole = run_ranks(2, "-m", "bert_lamb", "pretrain", *arguments(shards, tmp_path / "whole", *options))
+    assert whole.returncode == 0, whole.stdout[-3000:]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "bert_lamb",
+        "pretrain",
+        *arguments(shards, tmp_path / "killed", *options),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    running = subprocess.Popen(
+        command,
+        cwd=CHECKOUT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count('"kind": "step"') >= 4):
+        assert time.monotonic() < deadline
+        assert running.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    kill_all_ranks(running)
+    assert RunDir(tmp_path / "killed").checkpoints()
+    resumed = run_ranks(
+        2, "-m", "bert_lamb", "pretrain", *arguments(shards, tmp_path / "killed", *options, "if_exists=resume")
+    )
+    assert resumed.returncode == 0, resumed.stdout[-3000:]
+    assert '"kind": "resume"' in metrics.read_text()
+    found, expected = (Checkpoint(RunDir(tmp_path / run).checkpoint("latest")) for run in ("killed", "whole"))
+    assert_same_bits(found, expected)
+
+
+def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
+    """The first signal finishes the step, saves, and exits with 143; resuming gives the uninterrupted result."""
+    from bert_lamb.pretraining import command as module
+
+    expected = run_here(shards, tmp_path / "whole")
+    original = module.Recorder.step
+
+    def step_and_signal(self, phase, step, **rest):
+        original(self, phase, step, **rest)
+        if (phase.name, step) == ("phase1", 2):
+            workers = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            assert workers, "the loader's worker should be there"
+            for pid in map(int, workers):  # a launcher signals the whole process group
+                for number in SIGNALS:
+                    os.kill(pid, number)
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(module.Recorder, "step", step_and_signal)
+    with pytest.raises(SystemExit) as stopped:
+        run_here(shards, tmp_path / "stopped", "runtime.loader_workers=1")
+    assert stopped.value.code == 143
+    assert Checkpoint(RunDir(tmp_path / "stopped").checkpoint("latest")).position.step == 3
+    monkeypatch.setattr(module.Recorder, "step", original)
+    assert_same_bits(run_here(shards, tmp_path / "stopped", "if_exists=resume"), expected)
+
+
+def test_time_decides_when_to_save(shards, tmp_path, monkeypatch):
+    """Steps of four minutes: ten minutes are over in the fourth, and after it in the fourth again; then the end."""
+    from bert_lamb.pretraining import command as module
+
+    now = [0.0]
+
+    def monotonic():
+        now[0] += 1e-3
+        return now[0]
+
+    monkeypatch.setattr(module.time, "monotonic", monotonic)
+    original = module.Recorder.step
+
+    def slow_step(self, *rest, **more):
+        original(self, *rest, **more)
+        now[0] += 240.0
+
+    monkeypatch.setattr(module.Recorder, "step", slow_step)
+    monkeypatch.setattr(RunDir, "remove_old_checkpoints", lambda *rest, **more: None)
+    run_here(shards, tmp_path / "run", "phases.phase1.total_steps=9", "checkpoint.keep_last=9")
+    saved = [path.name for path in RunDir(tmp_path / "run").checkpoints() if path.name.startswith("phase1")]
+    assert saved == ["phase1-0000004", "phase1-0000008", "phase1-0000009"]
+    never = ["checkpoint.interval_minutes=0", "phases.phase1.total_steps=9"]
+    run_here(shards, tmp_path / "never", *never, "checkpoint.keep_last=9")
+    assert [path.name for path in RunDir(tmp_path / "never").checkpoints()] == ["phase1-0000009", "phase2-0000003"]
+
+
+def test_a_reader_that_has_gone_away_costs_no_checkpoint(shards, tmp_path, monkeypatch):
+    """As when `| tee` died or the launcher was stopped: announcement, progress and warnings find a closed pipe."""
+    from bert_lamb.cli import main as cli
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        monkeypatch.setattr(sys, "stderr", broken)
+        words = arguments(shards, tmp_path / "run", "runtime.engine=torch")
+        status = cli.main(["pretrain", *words])
+    assert status == 0
+    assert Checkpoint(RunDir(tmp_path / "run").checkpoint("latest")).position.phase == "phase2"
+
+
+def test_a_run_dir_that_cannot_be_written_is_refused_in_a_line(shards, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"found run_dir=.*file/run that cannot be written \(Not a directory\)"):
+        run_here(shards, tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"run_dir=/proc/run that cannot be written"):
+        run_here(shards, Path("/proc/run"))
+
+
+def test_phase_hand_over(shards, tmp_path):
+    """Moments and weights are kept, bias correction and schedule start again."""
+    run_here(shards, tmp_path / "run", "checkpoint.interval_steps=1", "checkpoint.keep_last=9")
+    run = RunDir(tmp_path / "run")
+    positions = [Checkpoint(path).position for path in run.checkpoints()]
+    assert [(p.phase, p.step, p.optimizer_step) for p in positions] == [
+        *(("phase1", step, step) for step in (1, 2, 3, 4)),
+        *(("phase2", step, step) for step in (1, 2, 3)),
+    ]
+    end, begin = Checkpoint(run.checkpoint("phase1-0000004")), Checkpoint(run.checkpoint("phase2-0000001"))
+    # The last step of phase 1 and the first of phase 2 share the moment but for one update: 0.9 m + 0.1 g.
+    name = "bert.bert.encoder.layer.0.output.dense.weight"
+    before, after = (c.read("exp_avg", name, 0, 32 * 48) for c in (end, begin))
+    assert torch.cosine_similarity(before, after, dim=0) > 0.5
+    rates = [r["lr"] for r in records(tmp_path / "run") if r["kind"] == "step" and r["phase"] == "phase2"]
+    assert rates == pytest.approx([4e-3 * 2 / 2.7, 4e-3 * 1 / 2.7, 0.0])
+
+
+def test_metrics_say_what_happened(shards, tmp_path):
+    run_here(shards, tmp_path / "run", "logging.trust_ratio_interval_steps=2", "tracker=wandb")
+    found = records(tmp_path / "run")
+    steps = [r for r in found if r["kind"] == "step"]
+    assert [(r["phase"], r["step"]) for r in steps] == [("phase1", s) for s in (1, 2, 3, 4)] + [
+        ("phase2", s) for s in (1, 2, 3)
+    ]
+    assert all(r["is_applied"] and r["grad_norm"] > 0 and r["num_sequences"] in (64, 16) for r in steps)
+    assert all(r["trust_ratio_min"] <= r["trust_ratio_median"] <= r["trust_ratio_max"] for r in steps)
+    assert [r["step"] for r in found if r["kind"] == "trust_ratios"] == [2, 4, 2]
+    heldout = [r for r in found if r["kind"] == "heldout"]
+    assert [r["num_instances"] for r in heldout] == [40, 40]
+    # 92 equally frequent words: the unigram guess costs ln 92 nats and a little for 26 examples a word, and so does
+    # the untrained model, nearly.
+    assert heldout[0]["unigram_cross_entropy"] == pytest.approx(4.52, abs=0.1)
+    assert heldout[0]["mlm_loss"] == pytest.approx(4.6, abs=0.2)
+    assert (tmp_path / "run" / "vocab.txt").read_text().startswith("[PAD]\n")
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_whole_words_are_a_switch_of_masking(shards, tmp_path):
+    """Another choice of tokens, equally many of them; the vocabulary of the shards says what continues a word."""
+    runs = {}
+    for flag in ("false", "true"):
+        run_here(shards, tmp_path / flag, f"masking.whole_word={flag}", "phases.phase1.total_steps=1")
+        runs[flag] = next(r for r in records(tmp_path / flag) if r["kind"] == "step")
+    config = compose("pretrain", arguments(shards, tmp_path / "true", "masking.whole_word=true"))
+    is_continuation = admit_phases(config, world_size=1)[0].rule.is_continuation
+    assert is_continuation is not None
+    assert is_continuation.sum() == 23  # every fourth of 92 words
+    assert runs["true"]["num_tokens"] == runs["false"]["num_tokens"]
+    assert runs["true"]["mlm_loss"] != runs["false"]["mlm_loss"]
+
+
+def test_the_run_directory_is_never_mixed(shards, tmp_path):
+    run_dir = tmp_path / "run"
+    run_here(shards, run_dir)
+    with pytest.raises(UserError, match="if_exists=resume"):
+        run_here(shards, run_dir)
+    with pytest.raises(UserError, match=r"optimizer\.eps"):
+        run_here(shards, run_dir, "if_exists=resume", "optimizer.eps=1e-5")
+    before = (run_dir / "metrics.jsonl").read_text()
+    run_here(shards, run_dir, "if_exists=resume")  # finished: nothing to do, nothing touched
+    assert (run_dir / "metrics.jsonl").read_text() == before
+    other = make_shards(tmp_path / "other", num_train=150)
+    with pytest.raises(UserError, match=r"phases\.phase1\.shards"):
+        run_here(other, run_dir, "if_exists=resume")
+    run_here(other, run_dir, "if_exists=restart")
+    assert len(RunDir(run_dir).checkpoints()) == 2
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "config.yaml").write_text("of another project")
+    (stranger / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"thesis\.tex in .* not a run"):
+        run_here(shards, stranger, "if_exists=restart")
+    assert (stranger / "thesis.tex").exists()
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_path):
+    cases = {
+        "runtime.deepspeed_overrides={bf16:{bf16_optimizer_states:true}}": "moments are fp32",
+        "phases.phase1.max_seq_length=24": "max_seq_length 24",
+        f"phases.phase2.shards={tmp_path / 'nothing'}": "no manifest.json",
+    }
+    for override, message in cases.items():
+        with pytest.raises(UserError, match=message):
+            run_here(shards, tmp_path / "run", override)
+    single = make_shards(tmp_path / "single", sentence_task="none")
+    with pytest.raises(
+        UserError, match=r"sentence_task none in phases\.phase2\.shards, next_sentence in those of phase1"
+    ):
+        run_here(shards, tmp_path / "run", f"phases.phase2.shards={single}")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shards, damaged)
+    victim = next((damaged / "seq16").glob("train-*"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(UserError, match="sha256"):
+        run_here(damaged, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_cut_short_is_not_one(shards, tmp_path):
+    """What a kill leaves while checkpoint.json is written: resume takes the last complete one."""
+    run_here(shards, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    complete = [path.name for path in run.checkpoints()]
+    partial = run.checkpoint_dir("phase2", 9).with_name("phase2-0000009.partial")
+    partial.mkdir()
+    (partial / "checkpoint.json").write_text('{"total_st')
+    assert [path.name for path in run.checkpoints()] == complete
+    run_here(shards, tmp_path / "run", "if_exists=resume")
+
+
+def test_two_processes_never_share_a_run(shards, tmp_path):
+    run = RunDir(tmp_path / "run")
+    with run.held(), pytest.raises(UserError, match="another process at work"):
+        run_here(shards, tmp_path / "run")
+    run_here(shards, tmp_path / "run")
+
+
+def test_checkpoints_by_the_clock_do_not_push_out_those_by_steps(tmp_path):
+    """keep_last counts what interval_steps asks for; of those against the loss of a machine the newest stays."""
+    run = RunDir(tmp_path)
+    for step, is_by_clock in enumerate([False, True, False, True, True, False, True], start=1):
+        folder = run.checkpoint_dir("phase1", step)
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.json").write_text(json.dumps({"total_step": step, "is_by_clock": is_by_clock}))
+    run.remove_old_checkpoints("phase1", keep_last=2)
+    assert [int(path.name.rsplit("-", 1)[1]) for path in run.checkpoints()] == [3, 6, 7]
+
+
+@pytest.mark.slow
+def test_ranks_sweep(shards, tmp_path):
+    """The second job of a sweep trains in the process group of the first: its ranks could not meet again."""
+    sweep = ["-m", "seed=1,2", f"run_dir={tmp_path}/r${{seed}}", f"hydra.sweep.dir={tmp_path}"]
+    words = arguments(shards, "unused", "runtime.engine=deepspeed", *sweep)
+    words = [word for word in words if word != "run_dir=unused"]
+    ended = run_ranks(2, "-m", "bert_lamb", "pretrain", *words)
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    for seed in (1, 2):
+        assert len(RunDir(tmp_path / f"r{seed}").checkpoints()) == 2
+    assert "destroy_process_group" not in ended.stdout
