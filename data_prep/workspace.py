@@ -1,20 +1,23 @@
 """OUTPUT.partial while it grows: what lies where in it, and what must be the same when a run goes on with it."""
 
 import hashlib
-import importlib.metadata
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_lamb.errors import UserError
+from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.if_exists import check_if_same
+from bert_lamb.outputs.plain import to_plain
+from bert_lamb.outputs.provenance import library_versions
+from bert_lamb.outputs.staged import UNFINISHED_MARK
 from bert_lamb.shards.manifest import MANIFEST_FILE, read_manifest
-from data_prep.output_dir import UNFINISHED_MARK, write_whole
 from data_prep.settings import Settings
 
+KIND = "a folder of prepared shards"
 VOCABULARY_FILE = "vocab.txt"
-CORPUS_MARK = f"{UNFINISHED_MARK}.corpus"  # the partitions that what lies here was made from; output_dir.py removes it
+CORPUS_MARK = f"{UNFINISHED_MARK}.corpus"  # the partitions that all this was made from; outputs/staged.py removes it
 LIBRARIES = (
     "bert-lamb",
     "numpy",
@@ -67,23 +70,16 @@ def forget_another_corpus(workspace: Workspace, partition_ids: Sequence[str], *,
         workspace.vocabulary_path.unlink(missing_ok=True)
         for path in workspace.documents_dir.glob("*/*.tokens.arrow"):
             path.unlink(missing_ok=True)
-    write_whole(mark, digest)
+    write_atomically(mark, digest, is_shared=True)
 
 
 def require_same_config(output_dir: Path, config: dict[str, Any]) -> None:
     """UserError naming the settings in which the shards that are there differ from the present configuration."""
-    found = read_manifest(output_dir).preparation.config
-    differing = sorted(key for key in config.keys() | found.keys() if config.get(key) != found.get(key))
-    if differing:
-        raise UserError(
-            found=f"shards in {output_dir} that were made with other values of {', '.join(differing)}",
-            expected="the present configuration",
-            fix="choose another output_dir, or add if_exists=restart to delete them",
-        )
+    then = read_manifest(output_dir).preparation.config
+    check_if_same(then, to_plain(config), output_dir, kind=KIND, option="output_dir")
 
 
 def versions(settings: Settings) -> dict[str, str]:
     """Versions of what the bytes depend on."""
     libraries = (*LIBRARIES, "datasketch") if settings.cleaning.duplicates == "near" else LIBRARIES
-    found = {library: importlib.metadata.version(library) for library in libraries}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **library_versions(libraries)}

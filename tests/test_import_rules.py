@@ -1,4 +1,4 @@
-"""Who may import whom, held against the files themselves with `ast`: each file matches one rule, and there is no circle.
+"""Who may import whom, held against the files themselves with `ast`: every file has a rule, and there is no circle.
 
 Imports inside functions count as well. `python -m tests.import_graph` draws the graph.
 """

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,12 @@ from bert_lamb.checkpoint.meta import META_FILE
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import bert_config
+from bert_lamb.outputs.hashing import file_sha256
+from bert_lamb.outputs.if_exists import check_if_same
 from bert_lamb.outputs.run_dir import CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, RunDir
+from bert_lamb.outputs.staged import begin_again, is_complete, publish
 
+KIND = "an export"
 ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 VOCABULARY_ROWS = ("embeddings.word_embeddings.weight", "predictions.bias", "decoder.weight", "decoder.bias")
@@ -36,14 +39,12 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
     """
     run = read_run(run_dir, checkpoint)
     origin = {"run_outcome": run.outcome, "checkpoint": run.source.directory.name}
-    if not _has_room(output_dir, origin, if_exists):
+    model = to_transformers(run.source, run.config)
+    if is_complete(output_dir, kind=KIND, complete_mark=ORIGIN_FILE, if_exists=if_exists):
+        check_if_same(_read(output_dir / ORIGIN_FILE, json.loads), origin, output_dir, kind=KIND, option="output_dir")
         print(f"{output_dir} holds {origin['checkpoint']} already")
         return
-    model = to_transformers(run.source, run.config)
-
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = begin_again(output_dir, kind=KIND)
     disable_progress_bar()  # of the writing, which takes a second
     model.save_pretrained(partial)
     shutil.copyfile(run_dir / VOCABULARY_FILE, partial / "vocab.txt")
@@ -55,9 +56,7 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
     tokenizer.save_pretrained(partial)
     (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
     (partial / "README.md").write_text(_card(run.source, run.config, run_dir), encoding="utf-8")
-    if output_dir.exists():
-        shutil.rmtree(output_dir)
-    partial.rename(output_dir)
+    publish(output_dir)
     print(f"exported {origin['checkpoint']} to {output_dir}")
 
 
@@ -93,7 +92,7 @@ def read_run(run_dir: Path, checkpoint: str) -> Run:
             fix="use an earlier checkpoint",
         )
     file = run_dir / VOCABULARY_FILE
-    if not file.is_file() or sha256(file.read_bytes()).hexdigest() != vocabulary["sha256"]:
+    if not file.is_file() or file_sha256(file) != vocabulary["sha256"]:
         raise UserError(
             found=f"another {file} than the run began with" if file.is_file() else f"no {file}",
             expected=f"the {vocabulary['size']:,} entries with sha256 {vocabulary['sha256'][:12]}...",
@@ -165,25 +164,6 @@ def to_transformers(source: Checkpoint, config: BertConfig) -> BertForPreTrainin
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
     return model.to(torch.float32).eval()
-
-
-def _has_room(output_dir: Path, origin: dict[str, Any], if_exists: str) -> bool:
-    """Whether there is something to do; an export of the same checkpoint is kept with if_exists=resume."""
-    if not output_dir.exists():
-        return True
-    found = None
-    if (output_dir / ORIGIN_FILE).is_file():
-        found = _read(output_dir / ORIGIN_FILE, json.loads)
-    if if_exists == "resume" and found == origin:
-        return False
-    if if_exists != "restart" or found is None:
-        what = "something that is no export" if found is None else f"an export of {found.get('checkpoint')} of some run"
-        raise UserError(
-            found=f"{what} at {output_dir}",
-            expected=f"nothing there, or with if_exists=resume an export of {origin['checkpoint']} of this run",
-            fix="set output_dir, or if_exists=restart to replace an export",
-        )
-    return True
 
 
 def _card(source: Checkpoint, config: BertConfig, run_dir: Path) -> str:

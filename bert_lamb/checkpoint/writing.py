@@ -5,7 +5,6 @@ checkpoint. README.md of this room says why DeepSpeed's own checkpoints are not 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from bert_lamb.checkpoint.meta import FORMAT_VERSION, META_FILE
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine.protocol import Engine
+from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, flush_to_disk
 
 
 def save_checkpoint(
@@ -28,7 +28,7 @@ def save_checkpoint(
     shapes: of every parameter by name. about: more facts for checkpoint.json. All ranks call it; they need to see
     the same file system. An unfinished folder ends in .partial and is overwritten by the next attempt.
     """
-    partial = directory.with_name(directory.name + ".partial")
+    partial = directory.with_name(directory.name + PARTIAL_SUFFIX)
     if engine.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -41,7 +41,7 @@ def save_checkpoint(
     }
     file = partial / f"rank-{engine.rank:05d}-of-{engine.world_size:05d}.safetensors"
     save_file(tensors, file)
-    _flush_to_disk(file)
+    flush_to_disk(file)
     engine.barrier()
     if engine.rank == 0:
         meta = {
@@ -56,16 +56,8 @@ def save_checkpoint(
         }
         meta_file = partial / META_FILE
         meta_file.write_text(json.dumps(meta, indent=1) + "\n")
-        _flush_to_disk(meta_file)
+        flush_to_disk(meta_file)
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
-        _flush_to_disk(directory.parent)
+        flush_to_disk(directory.parent)
     engine.barrier()
-
-
-def _flush_to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,8 +7,6 @@ The only module that knows both the configuration and data_prep. Imports are ins
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from bert_lamb.config.runtime import Precision
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
 from bert_lamb.config.squad import SquadConfig
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.plain import to_plain
 
 if TYPE_CHECKING:
     from data_prep.settings import Settings, Spread
@@ -64,7 +63,7 @@ def _corpus(config: CorpusConfig, *, share: str | None = None) -> "tuple[Setting
     from data_prep.sources import Source
 
     settings = Settings(
-        sources=tuple(Source(name=name, **_plain(source)) for name, source in config.sources.items()),
+        sources=tuple(Source(name=name, **to_plain(source)) for name, source in config.sources.items()),
         vocabulary_file=Path(config.vocabulary.file) if config.vocabulary.file else None,
         vocabulary_train_size=config.vocabulary.train_size,
         is_lowercase=config.vocabulary.is_lowercase,
@@ -73,17 +72,12 @@ def _corpus(config: CorpusConfig, *, share: str | None = None) -> "tuple[Setting
         short_seq_prob=config.short_seq_prob,
         random_next_prob=config.random_next_prob,
         heldout_proportion=config.heldout_proportion,
-        cleaning=Cleaning(**_plain(config.cleaning)),
+        cleaning=Cleaning(**to_plain(config.cleaning)),
         group_tokens=config.group_tokens,
         instances_per_shard=config.instances_per_shard,
         seed=config.seed,
     )
     return settings, Spread(config.partition_bytes, config.num_workers, share)
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """The fields of a dataclass, enums as their values."""
-    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(config).items()}
 
 
 def run_verify(config: VerifyConfig) -> int:

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -15,14 +16,21 @@ def versions() -> dict[str, str]:
     facts = {"python": platform.python_version(), "platform": platform.platform()}
     facts["processor"] = _processor()
     facts["num_cores"] = str(os.cpu_count())
-    for library in LIBRARIES:
-        try:
-            facts[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            facts[library] = "not installed"
+    facts |= library_versions(LIBRARIES)
     facts["git_commit"] = _git_commit()
     facts["command"] = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return facts
+
+
+def library_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Versions of Python packages by their names on PyPI."""
+    found = {}
+    for library in libraries:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
 
 
 def _processor() -> str:

@@ -20,14 +20,21 @@ from typing import Any
 
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 from bert_lamb.outputs.provenance import versions
 
 CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
 VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
 LOCK_FILE = "lock"
+KIND, OPTION = "a run", "run_dir"
 
 OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
 OUR_NAMES |= {"report.json", "report.html", "wandb"}
+
+
+def is_of_a_run(name: str) -> bool:
+    """Whether a run writes a file or folder of this name, or left it half written."""
+    return name.removesuffix(PARTIAL_SUFFIX) in OUR_NAMES
 
 
 class RunDir:
@@ -40,24 +47,29 @@ class RunDir:
     def is_started(self) -> bool:
         return (self.path / OUTCOME_FILE).exists()
 
-    def _strangers(self) -> list[str]:
-        """Names in the folder that no run writes."""
-        names = sorted(path.name.removesuffix(PARTIAL_SUFFIX) for path in self.path.glob("*"))
-        return [name for name in names if name not in OUR_NAMES]
+    def _stranger(self) -> str | None:
+        """What is in the way: a file, something that no run writes, or checkpoints without what they belong to."""
+        if self.path.exists() and not self.path.is_dir():
+            return "a file"
+        names = sorted(path.name for path in self.path.glob("*"))
+        strangers = [name for name in names if not is_of_a_run(name)]
+        if strangers:
+            return ", ".join(strangers[:3])
+        return f"{CHECKPOINTS} without {OUTCOME_FILE}" if CHECKPOINTS in names and not self.is_started else None
+
+    def decide(self, if_exists: str) -> Decision:
+        """What to do with the folder (see if_exists.py); raises UserError. A run that has finished is continued too."""
+        stranger = self._stranger()
+        state = State.foreign if stranger else State.unfinished if self.is_started else State.absent
+        return decide(state, self.path, kind=KIND, option=OPTION, if_exists=if_exists, detail=stranger or "")
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep the folder for this process as long as it works there, however it ends; made if it is not there.
 
-        Raises UserError when another process holds it, or when it holds files that are not a run's.
+        Raises UserError when another process holds it, or when it holds anything that is not a run's.
         """
-        strangers = self._strangers()
-        if strangers:
-            raise UserError(
-                found=f"{', '.join(strangers[:3])} in {self.path}, which is not a run's",
-                expected="a run's folder, or nothing",
-                fix="set run_dir",
-            )
+        self.decide("resume")
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             stream = (self.path / LOCK_FILE).open("w")
@@ -85,25 +97,25 @@ class RunDir:
         outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
         if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
         """
-        if self.is_started and if_exists == "refuse":
-            raise UserError(
-                found=f"a run in {self.path}",
-                expected="an empty folder",
-                fix="set run_dir, or if_exists=resume to continue it, or if_exists=restart to delete it",
-            )
+        decision = self.decide(if_exists)
         with self._writing():
-            if self.is_started and if_exists == "restart":
-                for entry in self.path.iterdir():
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry)
-                    elif entry.name != LOCK_FILE:
-                        entry.unlink()
-            if self.is_started:
-                self._check_if_same(outcome)
+            if decision is Decision.replace:
+                self._empty()
+            if decision is Decision.resume:
+                then = json.loads((self.path / OUTCOME_FILE).read_text())
+                check_if_same(then, json.loads(json.dumps(outcome)), self.path, kind=KIND, option=OPTION)
             write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
             write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_bytes().decode("utf-8"))
             write_atomically(self.path / CONFIG_FILE, config_yaml)
             write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
+
+    def _empty(self) -> None:
+        """Delete the run; what makes the folder ours goes last, so that a kill leaves it ours."""
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == OUTCOME_FILE):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK_FILE:
+                entry.unlink()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -116,18 +128,6 @@ class RunDir:
                 expected="a folder, or the place for one, in which this user may write",
                 fix="set run_dir, or change the rights or the room there",
             ) from error
-
-    def _check_if_same(self, outcome: dict[str, Any]) -> None:
-        before = _flatten(json.loads((self.path / OUTCOME_FILE).read_text()))
-        now = _flatten(json.loads(json.dumps(outcome)))
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if changed:
-            key = changed[0]
-            raise UserError(
-                found=f"{key}={now.get(key)} ({len(changed)} keys differ: {', '.join(changed[:5])})",
-                expected=f"{key}={before.get(key)}, as the run in {self.path} was started with",
-                fix="repeat the old values, or set run_dir or if_exists=restart",
-            )
 
     def checkpoint_dir(self, phase: str, step: int) -> Path:
         return self.path / CHECKPOINTS / f"{phase}-{step:07d}"
@@ -183,10 +183,3 @@ def _total_step(file: Path) -> int:
             fix="remove that folder to use the checkpoint before it, or name another one",
         )
     return total_step
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

@@ -4,8 +4,7 @@ Everything that can be refused is refused here, before the first file is written
 """
 
 import hashlib
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from bert_lamb.config.pretrain import PhaseConfig, PretrainConfig
 from bert_lamb.data.masking import MaskingRule, continuations
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.plain import to_plain
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances, open_instances
 from bert_lamb.train.batch_plan import BatchPlan, plan_batch
 
@@ -86,11 +86,10 @@ def admit_phases(config: PretrainConfig, *, world_size: int) -> list[Phase]:
 
 def outcome_of(config: PretrainConfig, phases: list[Phase]) -> dict[str, Any]:
     """What decides the weights beyond rounding: a run is only resumed with the same."""
-    plain = to_plain(asdict(config))
+    plain = to_plain(config)
     kept = {key: plain[key] for key in ("model", "optimizer", "max_grad_norm", "masking", "seed")}
     kept["phases"] = {
-        phase.name: {**to_plain(asdict(phase.config)), "shards": instance_fingerprint(phase.training)}
-        for phase in phases
+        phase.name: {**to_plain(phase.config), "shards": instance_fingerprint(phase.training)} for phase in phases
     }
     kept["optimizer"].pop("implementation", None)
     return kept
@@ -100,12 +99,3 @@ def instance_fingerprint(instances: Instances) -> str:
     """The content of an instance set: the hash of its shards' hashes, wherever the folder lies."""
     chosen = instances.manifest.instance_set(max_seq_length=instances.max_seq_length, split=instances.split)
     return hashlib.sha256("".join(shard.sha256 for shard in chosen.shards).encode()).hexdigest()[:16]
-
-
-def to_plain(value: Any) -> Any:
-    """Enums to their values and tuples to lists, through dicts and lists, for YAML and JSON."""
-    if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return value.value if isinstance(value, Enum) else value

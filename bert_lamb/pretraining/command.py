@@ -27,8 +27,9 @@ from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import PretrainingSums
 from bert_lamb.outputs.metrics import forget_metrics_after
+from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import METRICS_FILE, RunDir
-from bert_lamb.pretraining.admission import Phase, admit_phases, outcome_of, to_plain
+from bert_lamb.pretraining.admission import Phase, admit_phases, outcome_of
 from bert_lamb.pretraining.build import build_engine, check_kernels
 from bert_lamb.pretraining.hash_check import check_shards
 from bert_lamb.sampling.keyed_random import fold
@@ -71,7 +72,7 @@ def pretrain(config: PretrainConfig) -> None:
             if process.is_main:
                 held.enter_context(run_dir.held())
                 run_dir.admit(
-                    config_yaml=yaml.safe_dump(to_plain(asdict(config)), sort_keys=False),
+                    config_yaml=yaml.safe_dump(to_plain(config), sort_keys=False),
                     outcome=outcome_of(config, phases),
                     vocabulary=phases[0].training.vocabulary_path,
                     if_exists=config.if_exists.value,

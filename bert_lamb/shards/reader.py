@@ -4,7 +4,6 @@ Opening is cheap (sizes and Arrow footers); `check_hashes` reads every byte. Let
 instances taken, T tokens of the instances taken.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs import hashing
 from bert_lamb.shards.manifest import InstanceSet, Manifest, Shard, Vocabulary, read_manifest
 from bert_lamb.shards.schema import Columns, arrow_schema, from_record_batch
-
-HASH_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -181,13 +179,9 @@ def files_to_hash(directory: Path, *, max_seq_length: int | None = None) -> list
 def hash_in_chunks(file: HashedFile) -> Iterator[int]:
     """Read every byte of a file, yielding the number of bytes of each chunk; UserError where its sha256 differs."""
     require_file(file.path)
-    digest = hashlib.sha256()
-    with file.path.open("rb") as stream:
-        while chunk := stream.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-            yield len(chunk)
-    if digest.hexdigest() != file.sha256:
-        raise _refusal(f"sha256 {digest.hexdigest()} of {file.path}", f"{file.sha256}, as the manifest says")
+    found = yield from hashing.hash_in_chunks(file.path)
+    if found != file.sha256:
+        raise _refusal(f"sha256 {found} of {file.path}", f"{file.sha256}, as the manifest says")
 
 
 def num_bytes_to_hash(manifest: Manifest, *, max_seq_length: int | None = None) -> int:
@@ -202,16 +196,6 @@ def _shards_of(manifest: Manifest, max_seq_length: int | None) -> list[Shard]:
         if max_seq_length is None or instance_set.max_seq_length == max_seq_length
         for shard in instance_set.shards
     ]
-
-
-def file_sha256(path: Path, *, on_bytes: Callable[[int], None] = lambda num_bytes: None) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-            on_bytes(len(chunk))
-    return digest.hexdigest()
 
 
 def require_file(path: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.shards.manifest import NO_SENTENCE_TASK, InstanceSet, Manifest, Shard, Vocabulary, read_manifest
-from bert_lamb.shards.reader import file_sha256, open_shard, require_file
+from bert_lamb.shards.reader import open_shard, require_file
 from bert_lamb.shards.schema import MIN_PAIR_TOKENS, MIN_SINGLE_TOKENS, Columns
 
 SPECIAL_TOKENS = {"pad_id": "[PAD]", "unk_id": "[UNK]", "cls_id": "[CLS]", "sep_id": "[SEP]", "mask_id": "[MASK]"}

@@ -3,25 +3,22 @@
 The same instances give the same bytes: no time stamps, no host names, no order that depends on who finished first.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
+from bert_lamb.outputs.atomic import appearing_whole, write_atomically
+from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.shards.manifest import MANIFEST_FILE, InstanceSet, Manifest, Shard
-from bert_lamb.shards.reader import file_sha256
 from bert_lamb.shards.schema import Columns, from_record_batch, to_record_batch
 
 
 def write_columns(path: Path, columns: Columns, *, vocabulary_size: int) -> None:
-    """Write instances as an Arrow IPC file of one record batch, and flush it to the disk."""
+    """Write instances as an Arrow IPC file of one record batch."""
     batch = to_record_batch(columns, vocabulary_size)
-    with path.open("wb") as stream:
-        with pa.ipc.new_file(stream, batch.schema) as file:
-            file.write_batch(batch)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with path.open("wb") as stream, pa.ipc.new_file(stream, batch.schema) as file:
+        file.write_batch(batch)
 
 
 def map_columns(path: Path) -> Columns:
@@ -47,21 +44,20 @@ def write_shard(
     """Write shard `number` (from 0) of `num_shards` under its final name; its record, and its true sentence labels.
 
     The file takes that name when it is complete and on the disk, so a process that is killed leaves no half shard
-    behind it, only a file ending in .partial, which the next attempt overwrites. Shards may be written at the same
+    under that name. Shards may be written at the same
     time, by as many processes as there are shards.
     """
     path = shard_path(directory, max_seq_length=max_seq_length, split=split, number=number, num_shards=num_shards)
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    write_columns(partial, columns, vocabulary_size=vocabulary_size)
-    shard = Shard(
-        file=path.relative_to(directory).as_posix(),
-        num_instances=len(columns),
-        num_tokens=len(columns.input_ids),
-        num_bytes=partial.stat().st_size,
-        sha256=file_sha256(partial),
-    )
-    partial.replace(path)
+    with appearing_whole(path) as partial:
+        write_columns(partial, columns, vocabulary_size=vocabulary_size)
+        shard = Shard(
+            file=path.relative_to(directory).as_posix(),
+            num_instances=len(columns),
+            num_tokens=len(columns.input_ids),
+            num_bytes=partial.stat().st_size,
+            sha256=file_sha256(partial),
+        )
     return shard, int(columns.sentence_labels.sum())
 
 
@@ -86,10 +82,5 @@ def equal_shard_sizes(num_instances: int, instances_per_shard: int) -> list[int]
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Declare the folder complete: write manifest.json beside its place, flush it, and rename it into place."""
-    temporary = directory / f"{MANIFEST_FILE}.partial"
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(manifest.to_json())
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(directory / MANIFEST_FILE)
+    """Declare the folder complete: manifest.json appears in it."""
+    write_atomically(directory / MANIFEST_FILE, manifest.to_json())

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from dataclasses import asdict
 from typing import Any, Self
 
 import torch
@@ -15,8 +14,9 @@ from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine, StepResult
 from bert_lamb.model.bert import PretrainingSums
 from bert_lamb.outputs.metrics import MetricsLog
+from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import METRICS_FILE, RunDir
-from bert_lamb.pretraining.admission import Phase, to_plain
+from bert_lamb.pretraining.admission import Phase
 from bert_lamb.pretraining.build import build_model
 from bert_lamb.progress import Progress
 from bert_lamb.train.schedule import is_due
@@ -74,7 +74,7 @@ class Recorder:
                 project=config.tracker.project,
                 mode=config.tracker.mode,
                 run_dir=run_dir.path,
-                config=to_plain(asdict(config)),
+                config=to_plain(config),
             )
 
     def __enter__(self) -> Self:

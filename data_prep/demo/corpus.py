@@ -7,7 +7,6 @@ Bible, and the World Factbook template questions made by questions.py.
 
 import ast
 import errno
-import hashlib
 import json
 import re
 import subprocess
@@ -20,9 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.hashing import file_sha256
+from bert_lamb.outputs.if_exists import check_if_same
+from bert_lamb.outputs.staged import begin_again, is_complete, publish
 from bert_lamb.progress import track
 from data_prep.demo.questions import NAME, country_name, make_questions, without_html
-from data_prep.output_dir import begin_anew, is_complete, publish
 
 COMPLETE_MARK = "complete.json"
 DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -64,6 +65,9 @@ WHEELS: dict[str, Wheel] = {
 }
 
 
+KIND = "demo data"
+
+
 def make_demo_data(output_dir: Path, *, if_exists: str) -> None:
     """Fetch the three wheels and write corpus and questions to a folder that is complete or absent.
 
@@ -71,16 +75,12 @@ def make_demo_data(output_dir: Path, *, if_exists: str) -> None:
     wheel is another one than pinned, and when something else is in the way.
     """
     pinned = {wheel.requirement: wheel.sha256 for wheel in WHEELS.values()}
-    if is_complete(output_dir, complete_mark=COMPLETE_MARK, if_exists=if_exists):
-        if json.loads((output_dir / COMPLETE_MARK).read_text()) != pinned:
-            raise UserError(
-                found=f"demo data in {output_dir} from other wheels",
-                expected=", ".join(pinned),
-                fix="add if_exists=restart",
-            )
+    if is_complete(output_dir, kind=KIND, complete_mark=COMPLETE_MARK, if_exists=if_exists):
+        then = json.loads((output_dir / COMPLETE_MARK).read_text())
+        check_if_same(then, pinned, output_dir, kind=KIND, option="output_dir")
         print(f"{output_dir}: complete already; nothing to do")
         return
-    partial_dir = begin_anew(output_dir)
+    partial_dir = begin_again(output_dir, kind=KIND)
     wheel_dir = partial_dir / "wheels"
     wheels = {
         name: fetch(wheel, wheel_dir / name)
@@ -112,7 +112,7 @@ def fetch(wheel: Wheel, directory: Path) -> Path:
             fix="check the network and pip's configuration, and try again with if_exists=resume",
         )
     (path,) = directory.glob("*.whl")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = file_sha256(path)
     if sha256 != wheel.sha256:
         raise UserError(
             found=f"sha256 {sha256} of {path.name}", expected=wheel.sha256, fix="check where pip downloads from"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_lamb.shards.reader import file_sha256
+from bert_lamb.outputs.hashing import file_sha256
 from data_prep.documents import near_duplicates, store
 from data_prep.documents.cleaning import KEPT, clean
 from data_prep.documents.sentences import split_sentences

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.output_dir import temporary_of, write_whole
+from bert_lamb.outputs.atomic import appearing_whole, write_atomically
 
 INDEX, TEXT, TOKENS = "index", "text", "tokens"
 DONE_FILE = "done.json"
@@ -99,7 +99,7 @@ class Done:
 
 def mark_done(folder: Path, done: Done) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / DONE_FILE, json.dumps(asdict(done)) + "\n")
+    write_atomically(folder / DONE_FILE, json.dumps(asdict(done)) + "\n", is_shared=True)
 
 
 def read_done(folder: Path) -> Done | None:
@@ -125,7 +125,9 @@ def blocks_of(folder: Path, done: Done) -> list[BlockFiles]:
 
 def _write(path: Path, columns: dict[str, pa.Array]) -> None:
     batch = pa.record_batch(columns)
-    temporary = temporary_of(path)
-    with pa.OSFile(str(temporary), "wb") as stream, pa.ipc.new_file(stream, batch.schema) as file:
+    with (
+        appearing_whole(path, is_shared=True, is_flushed=False) as temporary,
+        pa.OSFile(str(temporary), "wb") as stream,
+        pa.ipc.new_file(stream, batch.schema) as file,
+    ):
         file.write_batch(batch)
-    temporary.replace(path)

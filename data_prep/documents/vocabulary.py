@@ -15,10 +15,10 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
+from bert_lamb.outputs.atomic import temporary_of
+from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.shards.manifest import Vocabulary
-from bert_lamb.shards.reader import file_sha256
 from data_prep.documents.vocabulary_file import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, read_entries
-from data_prep.output_dir import temporary_of
 
 MAX_ALPHABET_CHARACTERS = 1_000  # rarer characters become [UNK]; the same limit as in tokenizers
 MIN_PAIR_COUNT = 2  # merges seen less often are not made

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_lamb.outputs.atomic import appearing_whole
+from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.shards.manifest import Shard
-from bert_lamb.shards.reader import file_sha256
 from bert_lamb.shards.schema import Columns, concatenate, token_dtype
 from bert_lamb.shards.writer import map_columns, shard_path, write_shard
 from data_prep.documents import store
@@ -21,7 +22,6 @@ from data_prep.instances.groups import Group
 from data_prep.instances.left_out import count_left_out, left_out_ranges
 from data_prep.instances.long_sentences import cut_long_sentences
 from data_prep.instances.sentence_tasks import InstanceSettings, TokenizedDocument, as_array, assemble, make_instances
-from data_prep.output_dir import temporary_of
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,8 @@ def _save(path: Path, numbers: np.ndarray) -> None:
     """Write a file that appears whole; one that a run left that was killed between two files of a group stays."""
     if path.is_file():
         return
-    temporary = temporary_of(path)
-    with temporary.open("wb") as stream:
+    with appearing_whole(path, is_shared=True, is_flushed=False) as temporary, temporary.open("wb") as stream:
         np.save(stream, numbers)
-    temporary.replace(path)
 
 
 def plan_shards(

@@ -30,9 +30,9 @@ from surroundings import surroundings  # noqa: E402
 
 from bert_lamb.data.batches import MicroBatch, TrainingBatches, micro_batch  # noqa: E402
 from bert_lamb.data.masking import MaskingRule, continuations  # noqa: E402
+from bert_lamb.outputs.hashing import file_sha256  # noqa: E402
 from bert_lamb.shards import Instances, open_instances  # noqa: E402
 from bert_lamb.shards import manifest as contract  # noqa: E402
-from bert_lamb.shards.reader import file_sha256  # noqa: E402
 from bert_lamb.shards.schema import Columns, offsets_of  # noqa: E402
 from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of, write_manifest, write_shard  # noqa: E402
 

@@ -90,7 +90,7 @@ def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypat
     def die(*_):
         raise Killed
 
-    monkeypatch.setattr(module, "_flush_to_disk", die)
+    monkeypatch.setattr(module, "flush_to_disk", die)
     with pytest.raises(Killed):
         save_two_ranks(folder)
     assert not folder.exists()

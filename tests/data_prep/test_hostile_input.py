@@ -28,10 +28,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.staged import partial_dir_of
 from bert_lamb.shards import read_manifest
 from bert_lamb.shards.verify import verify
 from data_prep.documents.cleaning import clean
-from data_prep.output_dir import partial_dir_of
 from data_prep.prepare import prepare
 from data_prep.settings import Cleaning, Settings, Spread
 from data_prep.sources import KINDS, WIKITEXT, Document, Source, read_documents

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pytest
 
+from bert_lamb.outputs.staged import UNFINISHED_MARK, partial_dir_of
 from bert_lamb.shards.verify import verify
 from data_prep import prepare as stations
-from data_prep.output_dir import UNFINISHED_MARK, partial_dir_of
 from data_prep.prepare import merge, prepare, train_vocabulary
 from data_prep.settings import Cleaning, Settings, Spread
 from data_prep.sources import Source
@@ -146,7 +146,7 @@ def contents(path):
 
 
 def left_beside(job):
-    known = {"a.txt", "b.jsonl", "vocab.txt", "log", "shards"}
+    known = {"a.txt", "b.jsonl", "vocab.txt", "log", "shards", "shards.json"}  # the last: of a vocabulary
     return sorted(path.name for path in job.folder.iterdir() if path.name not in known)
 
 

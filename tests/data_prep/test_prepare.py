@@ -23,11 +23,11 @@ import pyarrow as pa
 import pytest
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.staged import partial_dir_of
 from bert_lamb.shards import open_instances, read_manifest
 from bert_lamb.shards.verify import verify
 from data_prep.documents.partition import document_number
 from data_prep.instances.cutting import make_shard
-from data_prep.output_dir import partial_dir_of
 from data_prep.plan import plan, share_of
 from data_prep.pool import Pool
 from data_prep.prepare import merge, prepare, train_vocabulary
@@ -243,9 +243,9 @@ def test_shares_in_any_order_merge_to_the_same_bytes(prepared, with_vocabulary, 
     with pytest.raises(UserError, match=r"no documents of the partition that begins with .*run bert-lamb prepare for"):
         merge(settings, Spread(SMALL_PARTITIONS, 1), output_dir=output_dir)
     for changed in (replace(settings, seed=2), replace(settings, cleaning=Cleaning(min_words=3))):
-        with pytest.raises(UserError, match=r"begun with other values of (seed|cleaning)"):
+        with pytest.raises(UserError, match=r"unfinished, at .* with (seed|cleaning\.min_words)="):
             merge(changed, Spread(SMALL_PARTITIONS, 1), output_dir=output_dir)
-    with pytest.raises(UserError, match="begun with other values of partition_bytes"):
+    with pytest.raises(UserError, match="unfinished, at .* with partition_bytes="):
         prepare(settings, Spread(999, 1, "1/3"), output_dir=output_dir, if_exists="refuse")
     prepare(settings, Spread(SMALL_PARTITIONS, 1, "1/3"), output_dir=output_dir, if_exists="refuse")
     merge(settings, Spread(SMALL_PARTITIONS, 1), output_dir=output_dir)
@@ -284,7 +284,7 @@ def test_vocab_is_the_vocabulary_that_prepare_would_train(prepared, corpus, tmp_
     output_file = tmp_path / "words.txt"
     train_vocabulary(settings_of(corpus), Spread(700, 1), output_file=output_file, if_exists="refuse")
     assert output_file.read_bytes() == (prepared / "vocab.txt").read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == ["words.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["words.txt", "words.txt.json"]
     with pytest.raises(UserError, match=r"words\.txt"):
         train_vocabulary(settings_of(corpus), Spread(700, 1), output_file=output_file, if_exists="refuse")
 
@@ -319,7 +319,7 @@ def test_the_other_sentence_tasks(corpus, tmp_path, task):
     run(corpus, tmp_path / "cut", sentence_task=task, partition_bytes=700)
     assert contents(tmp_path / "cut") == contents(tmp_path / "shards")
     other = "none" if task != "none" else "sentence_order"
-    with pytest.raises(UserError, match="other values of sentence_task"):
+    with pytest.raises(UserError, match=f"with sentence_task={task}; expected sentence_task={other}"):
         run(corpus, tmp_path / "shards", sentence_task=other, if_exists="resume")
 
 
@@ -327,12 +327,12 @@ def test_a_finished_folder_is_refused_resumed_or_made_anew(prepared, corpus, tmp
     output_dir = tmp_path / "shards"
     run(corpus, output_dir)
     before = {path: path.stat().st_mtime_ns for path in output_dir.rglob("*")}
-    with pytest.raises(UserError, match="if_exists=resume or if_exists=restart"):
+    with pytest.raises(UserError, match="finished, at .*if_exists=resume to keep it, or if_exists=restart"):
         run(corpus, output_dir)
     capsys.readouterr()
     run(corpus, output_dir, if_exists="resume", num_workers=2, partition_bytes=77)
     assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(UserError, match="other values of seed, short_seq_prob"):
+    with pytest.raises(UserError, match=r"with seed=1, short_seq_prob=[\d.]+; expected seed=3, short_seq_prob=0\.5"):
         run(corpus, output_dir, if_exists="resume", seed=3, short_seq_prob=0.5)
     assert {path: path.stat().st_mtime_ns for path in output_dir.rglob("*")} == before
     run(corpus, output_dir, if_exists="restart")
@@ -353,6 +353,7 @@ def test_a_mistaken_restart_deletes_nothing(prepared, corpus, tmp_path, mistake,
         run(corpus, tmp_path / "shards", if_exists="restart", **mistake)
     assert contents(tmp_path / "shards") == contents(prepared)
     (tmp_path / "words.txt").write_text("mine")
+    (tmp_path / "words.txt.json").write_text("{}")
     with pytest.raises(UserError, match=complaint):
         train_vocabulary(
             settings_of(corpus, **mistake), Spread(700, 1), output_file=tmp_path / "words.txt", if_exists="restart"
@@ -384,9 +385,9 @@ def test_a_mended_file_costs_its_own_partitions_only(prepared, corpus, tmp_path)
         run(tmp_path / "corpus", output_dir)
     assert not output_dir.exists()
     broken.write_text(whole)
-    with pytest.raises(UserError, match="unfinished output"):
+    with pytest.raises(UserError, match=r"unfinished, at .*if_exists=resume to continue it"):
         run(tmp_path / "corpus", output_dir)
-    with pytest.raises(UserError, match="begun with other values of seed"):
+    with pytest.raises(UserError, match="unfinished, at .* with seed="):
         run(tmp_path / "corpus", output_dir, if_exists="resume", seed=5)
     (folder,) = (path.parent for path in partial_dir_of(output_dir).rglob("done.json"))
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if "tokens" not in path.name}

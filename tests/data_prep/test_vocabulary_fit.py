@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.staged import partial_dir_of
 from data_prep.documents.vocabulary_file import read_entries
 from data_prep.documents.vocabulary_fit import require_fitting_case, require_fitting_text, share_unknown
-from data_prep.output_dir import partial_dir_of
 from data_prep.prepare import merge, prepare, train_vocabulary
 from data_prep.settings import Spread
 from data_prep.sources import Source

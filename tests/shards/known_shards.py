@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.shards.manifest import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -16,7 +17,6 @@ from bert_lamb.shards.manifest import (
     SourceRecord,
     Vocabulary,
 )
-from bert_lamb.shards.reader import file_sha256
 from bert_lamb.shards.schema import Columns, token_dtype
 from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of, write_manifest, write_shard
 

@@ -1,6 +1,5 @@
 """A model folder -> tokenizer and model, checked as a whole; nothing of it is read by transformers itself."""
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,11 +87,6 @@ def input_files(folder: Path, *, is_pretrained: bool) -> dict[str, Path]:
     if is_pretrained:
         files |= {file.name: file for file in weight_files(folder)}
     return files
-
-
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from bert_lamb.config.checks import IfExists
 from bert_lamb.config.squad import InitialWeights, SquadConfig
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.files import read_json
-from bert_lamb.finetuning.squad.model import input_files, sha256_of
+from bert_lamb.finetuning.squad.model import input_files
 from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.hashing import file_sha256
 
 CONFIG_NAME = "squad_config.json"
 TRAIN_LOG_NAME = "train_log.jsonl"
@@ -126,7 +127,7 @@ def describe_inputs(config: SquadConfig) -> dict[str, dict[str, str]]:
     files = {"eval_file": Path(config.eval_file)} | {f"model/{name}": file for name, file in of_model.items()}
     if config.train_file is not None:
         files["train_file"] = Path(config.train_file)
-    return {name: {"path": str(file), "sha256": sha256_of(file)} for name, file in files.items()}
+    return {name: {"path": str(file), "sha256": file_sha256(file)} for name, file in files.items()}
 
 
 def plain_config(config: SquadConfig) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Output folders that are complete or absent: made as OUTPUT.partial, marked, and renamed at the end."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
+
+UNFINISHED_MARK = "unfinished.json"  # in OUTPUT.partial: this folder is ours to delete, and what it is to become
+
+
+def partial_dir_of(output_dir: Path) -> Path:
+    """Where an output is made before it is renamed to its place."""
+    return output_dir.with_name(output_dir.name + PARTIAL_SUFFIX)
+
+
+def is_complete(output_dir: Path, *, kind: str, complete_mark: str, if_exists: str, option: str = "output_dir") -> bool:
+    """Whether a complete output is there to be kept; with if_exists "restart", what is there is deleted first.
+
+    kind: what the command makes, with its article ("prepared shards"). complete_mark: the file that is only in
+    complete outputs. Raises UserError by the protocol of `if_exists`, before anything is deleted.
+    """
+    partial_dir = partial_dir_of(output_dir)
+    words = {"kind": kind, "option": option, "if_exists": if_exists}
+    of_partial = decide(_state_of_partial(partial_dir), partial_dir, detail="something else", **words)
+    of_output = decide(_state(output_dir, complete_mark), output_dir, detail="something else", **words)
+    if of_partial is Decision.replace:
+        delete(partial_dir)
+    if of_output is Decision.replace:
+        # Deleted under the other name: whatever a process that is killed meanwhile leaves, it is no half output.
+        (output_dir / UNFINISHED_MARK).write_text("{}\n")
+        output_dir.rename(partial_dir)
+        delete(partial_dir)
+    if of_output is Decision.keep:
+        _remove_marks(output_dir)  # left by a process killed in the last line of `publish`
+    return of_output is Decision.keep
+
+
+def _state(output_dir: Path, complete_mark: str) -> State:
+    if _is_nothing(output_dir):
+        return State.absent
+    return State.finished if (output_dir / complete_mark).is_file() else State.foreign
+
+
+def _state_of_partial(partial_dir: Path) -> State:
+    if _is_nothing(partial_dir):
+        return State.absent
+    if not partial_dir.is_dir():
+        return State.foreign
+    # Begun by a process that was killed while it wrote the mark: nothing but that.
+    is_begun = all(path.name.startswith(UNFINISHED_MARK) for path in partial_dir.iterdir())
+    return State.unfinished if is_begun or (partial_dir / UNFINISHED_MARK).is_file() else State.foreign
+
+
+def _is_nothing(path: Path) -> bool:
+    if path.is_symlink() and not path.exists():
+        return False
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def begin(output_dir: Path, purpose: dict[str, Any], *, kind: str, option: str = "output_dir") -> Path:
+    """OUTPUT.partial, with what an earlier run of the same purpose left in it; UserError if it had another purpose.
+
+    purpose: plain values that decide what the output is to become. Processes that begin at the same time agree.
+    """
+    partial_dir = partial_dir_of(output_dir)
+    partial_dir.mkdir(parents=True, exist_ok=True)
+    mark = partial_dir / UNFINISHED_MARK
+    text = json.dumps(purpose, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    if not mark.is_file():
+        write_atomically(mark, text, is_shared=True)
+        return partial_dir
+    then = json.loads(mark.read_text(encoding="utf-8"))
+    check_if_same(then, json.loads(text), partial_dir, kind=f"{kind}, unfinished,", option=option)
+    return partial_dir
+
+
+def begin_again(output_dir: Path, *, kind: str) -> Path:
+    """An empty OUTPUT.partial; what an interrupted run left there is deleted, and this is said."""
+    partial_dir = partial_dir_of(output_dir)
+    if partial_dir.exists():
+        print(f"{partial_dir}: an earlier run was interrupted; starting again")
+        delete(partial_dir)
+    return begin(output_dir, {}, kind=kind)
+
+
+def publish(output_dir: Path) -> None:
+    """Rename OUTPUT.partial, whose complete mark has been written, to its place."""
+    if output_dir.is_dir():
+        output_dir.rmdir()  # an empty folder, see is_complete
+    partial_dir_of(output_dir).rename(output_dir)
+    _remove_marks(output_dir)
+
+
+def _remove_marks(output_dir: Path) -> None:
+    """The mark itself last; the others begin with its name, and are left by a process killed in `begin`."""
+    for mark in sorted(output_dir.glob(f"{UNFINISHED_MARK}*"), reverse=True):
+        mark.unlink(missing_ok=True)
+
+
+def delete(partial_dir: Path) -> None:
+    """Delete an unfinished output, its mark last: a process that is killed meanwhile leaves what is known as ours."""
+    for path in partial_dir.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != UNFINISHED_MARK:
+            path.unlink()
+    shutil.rmtree(partial_dir)
