@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert_lamb.checkpoint.meta import META_FILE, read_meta
 from bert_lamb.checkpoint.position import Position
@@ -86,6 +86,13 @@ class Checkpoint:
         """Every parameter by name, whole, in fp32."""
         for name, shape in self.shapes.items():
             yield name, self.read("weight", name, 0, shape.numel()).view(shape)
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Copy every weight into the parameter of its name."""
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, weight in self.weights():
+                parameters[name].copy_(weight)
 
     def load_into(self, engine: Engine) -> None:
         """Copy weights and moments into the state this engine's rank computes with; the position is the caller's.

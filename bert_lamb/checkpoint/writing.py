@@ -20,12 +20,10 @@ from bert_lamb.engine.protocol import Engine
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, flush_to_disk
 
 
-def save_checkpoint(
-    engine: Engine, directory: Path, *, position: Position, shapes: Mapping[str, torch.Size], about: Mapping[str, Any]
-) -> None:
+def save_checkpoint(engine: Engine, directory: Path, *, position: Position, about: Mapping[str, Any]) -> None:
     """Write a checkpoint of every rank's state into `directory`, which appears complete or not at all.
 
-    shapes: of every parameter by name. about: more facts for checkpoint.json. All ranks call it; they need to see
+    about: more facts for checkpoint.json. All ranks call it; they need to see
     the same file system. An unfinished folder ends in .partial and is overwritten by the next attempt.
     """
     partial = directory.with_name(directory.name + PARTIAL_SUFFIX)
@@ -50,7 +48,7 @@ def save_checkpoint(
             "position": asdict(position),
             "world_size": engine.world_size,
             "tensor_kinds": list(fragments[0].tensors),
-            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "shapes": {name: list(shape) for name, shape in engine.shapes.items()},
             "files": {path.name: path.stat().st_size for path in sorted(partial.glob("*.safetensors"))},
             **about,
         }

@@ -31,6 +31,7 @@ class DeepSpeedEngine:
 
         join_process_group(process)
         self.rank, self.world_size, self.device = process.rank, process.world_size, process.device
+        self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}  # before any is cut
         # Losses arrive as shares of one global mean: where DeepSpeed averages over ranks, that is undone beforehand.
         self._loss_factor = self.world_size if json["gradient_allreduce_op"] == "mean" else 1
         is_fp32 = not any(json.get(key, {}).get("enabled") for key in ("bf16", "fp16"))

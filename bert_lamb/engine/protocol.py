@@ -46,6 +46,7 @@ class Engine(Protocol):
     world_size: int
     device: torch.device
     model: Any  # the module to call; it may wrap the caller's
+    shapes: dict[str, torch.Size]  # of every parameter, whole, by name
 
     @property
     def loss_scale(self) -> float | None:

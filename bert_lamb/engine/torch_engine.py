@@ -24,6 +24,7 @@ class TorchEngine:
         self.max_grad_norm = max_grad_norm
         self.model = _Autocast(self.module, device) if precision == "bf16" else self.module
         self.named_parameters = dict(self.module.named_parameters())
+        self.shapes = {name: parameter.shape for name, parameter in self.named_parameters.items()}
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()

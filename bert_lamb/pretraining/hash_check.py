@@ -28,7 +28,7 @@ def check_shards(phases: list[Phase], process: Process, stop: StopFlag) -> None:
 
     Returns early, with stop.is_agreed, when a signal asks any rank to stop.
     """
-    wanted = {(phase.config.shards, phase.config.max_seq_length) for phase in phases}
+    wanted = {(phase.settings.shards, phase.settings.max_seq_length) for phase in phases}
     files = {
         file.path: file
         for directory, max_seq_length in sorted(wanted)

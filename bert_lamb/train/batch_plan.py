@@ -7,7 +7,7 @@ from bert_lamb.errors import UserError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How one phase's global batch is cut into micro-batches.
+    """How one stage's global batch is cut into micro-batches.
 
     All counts are sequences unless the name says otherwise. `gradient_accumulation_steps` is derived, never given.
     max_micro_batch_size: what was asked for; micro_batch_size: the largest divisor of a rank's share within it.
@@ -58,19 +58,19 @@ class BatchPlan:
 
 def plan_batch(
     *,
-    phase: str,
+    key: str,
     global_batch_size: int,
     max_micro_batch_size: int,
     world_size: int,
     total_steps: int,
     max_seq_length: int,
 ) -> BatchPlan:
-    """The plan of one phase; raises UserError when the ranks do not share the global batch evenly."""
+    """The plan of one stage, whose global batch is set by `key`; raises UserError when ranks cannot share it evenly."""
     if global_batch_size % world_size != 0:
         raise UserError(
-            found=f"phases.{phase}.global_batch_size={global_batch_size}, which {world_size} ranks do not share evenly",
+            found=f"{key}={global_batch_size}, which {world_size} ranks do not share evenly",
             expected="a multiple of the number of ranks",
-            fix=f"start {largest_divisor(global_batch_size, world_size)} ranks or set phases.{phase}.global_batch_size",
+            fix=f"start {largest_divisor(global_batch_size, world_size)} ranks or set {key}",
         )
     micro_batch_size = largest_divisor(global_batch_size // world_size, max_micro_batch_size)
     return BatchPlan(global_batch_size, max_micro_batch_size, micro_batch_size, world_size, total_steps, max_seq_length)

@@ -30,6 +30,8 @@ def values(kind, name):
 class Rank:
     """As much of an Engine as saving needs: one rank's fragments."""
 
+    shapes = SHAPES
+
     def __init__(self, rank, world_size, pieces):
         self.rank, self.world_size, self.pieces = rank, world_size, pieces
 
@@ -51,10 +53,10 @@ def save_two_ranks(folder):
 
     def let_rank_1_write():
         if (folder.parent / f"{folder.name}.partial").exists():
-            save_checkpoint(ranks[1], folder, position=POSITION, shapes=SHAPES, about={})
+            save_checkpoint(ranks[1], folder, position=POSITION, about={})
 
     ranks[0].barrier = iter_calls(let_rank_1_write)
-    save_checkpoint(ranks[0], folder, position=POSITION, shapes=SHAPES, about={"total_step": 7})
+    save_checkpoint(ranks[0], folder, position=POSITION, about={"total_step": 7})
     return folder
 
 

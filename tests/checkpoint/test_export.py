@@ -42,6 +42,7 @@ class OneRank:
 
     def __init__(self, parameters):
         self.parameters = parameters
+        self.shapes = {name: value.shape for name, value in parameters.items()}
 
     def barrier(self):
         pass
@@ -80,7 +81,6 @@ def save(run, step, parameters, vocabulary):
         OneRank(parameters),
         run / "checkpoints" / f"phase1-{step:07d}",
         position=Position("phase1", step, step),
-        shapes={name: value.shape for name, value in parameters.items()},
         about={"total_step": step, "vocabulary": vocabulary},
     )
 
@@ -197,8 +197,8 @@ def test_restart_replaces_an_export_and_nothing_else(run):
     )
     (out / "bert_lamb_export.json").unlink()
     for if_exists in ("restart", "resume", "refuse"):
-        with pytest.raises(UserError, match="something else in the way .* not an export"):
+        with pytest.raises(UserError, match=r"something else in the way .* not an export"):
             of(run, if_exists=if_exists)
     (out / "bert_lamb_export.json").write_text("{")
     with pytest.raises(UserError, match=r"bert_lamb_export\.json that cannot be read"):
-        of(run, if_exists="restart")
+        of(run, if_exists="resume")

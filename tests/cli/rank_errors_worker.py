@@ -82,16 +82,16 @@ def leave_or_return(status: int) -> int:
 @contextlib.contextmanager
 def a_mistake_after_all_have_met() -> Iterator[None]:
     """Where every rank finds it by itself, and no rank can wait for the others to agree."""
-    from bert_lamb.pretraining import command as pretrain
+    from bert_lamb.pretraining import build
 
     def refuse(*rest: object, **more: object) -> None:
         raise UserError(found="an engine that cannot be built", expected="one that can", fix="none")
 
-    build, pretrain.build_engine = pretrain.build_engine, refuse
+    original, build.build_engine = build.build_engine, refuse
     try:
         yield
     finally:
-        pretrain.build_engine = build
+        build.build_engine = original
 
 
 def await_file(path: Path) -> None:
@@ -100,12 +100,12 @@ def await_file(path: Path) -> None:
 
 
 def break_the_training() -> None:
-    from bert_lamb.pretraining import command as pretrain
+    from bert_lamb.train import run
 
-    def train_phase(*rest: object) -> Path:
+    def train_stage(*rest: object, **more: object) -> None:
         raise ZeroDivisionError("a defect of one rank")
 
-    pretrain.train_phase = train_phase
+    run.train_stage = train_stage
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def test_shares_in_any_order_merge_to_the_same_bytes(prepared, with_vocabulary, 
     for changed in (replace(settings, seed=2), replace(settings, cleaning=Cleaning(min_words=3))):
         with pytest.raises(UserError, match=r"unfinished, at .* with (seed|cleaning\.min_words)="):
             merge(changed, Spread(SMALL_PARTITIONS, 1), output_dir=output_dir)
-    with pytest.raises(UserError, match="unfinished, at .* with partition_bytes="):
+    with pytest.raises(UserError, match=r"unfinished, at .* with partition_bytes="):
         prepare(settings, Spread(999, 1, "1/3"), output_dir=output_dir, if_exists="refuse")
     prepare(settings, Spread(SMALL_PARTITIONS, 1, "1/3"), output_dir=output_dir, if_exists="refuse")
     merge(settings, Spread(SMALL_PARTITIONS, 1), output_dir=output_dir)
@@ -327,7 +327,7 @@ def test_a_finished_folder_is_refused_resumed_or_made_anew(prepared, corpus, tmp
     output_dir = tmp_path / "shards"
     run(corpus, output_dir)
     before = {path: path.stat().st_mtime_ns for path in output_dir.rglob("*")}
-    with pytest.raises(UserError, match="finished, at .*if_exists=resume to keep it, or if_exists=restart"):
+    with pytest.raises(UserError, match=r"finished, at .*if_exists=resume to keep it, or if_exists=restart"):
         run(corpus, output_dir)
     capsys.readouterr()
     run(corpus, output_dir, if_exists="resume", num_workers=2, partition_bytes=77)
@@ -387,7 +387,7 @@ def test_a_mended_file_costs_its_own_partitions_only(prepared, corpus, tmp_path)
     broken.write_text(whole)
     with pytest.raises(UserError, match=r"unfinished, at .*if_exists=resume to continue it"):
         run(tmp_path / "corpus", output_dir)
-    with pytest.raises(UserError, match="unfinished, at .* with seed="):
+    with pytest.raises(UserError, match=r"unfinished, at .* with seed="):
         run(tmp_path / "corpus", output_dir, if_exists="resume", seed=5)
     (folder,) = (path.parent for path in partial_dir_of(output_dir).rglob("done.json"))
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if "tokens" not in path.name}

@@ -42,7 +42,6 @@ def train(case, process, out):
         with torch.no_grad():
             for name, weight in source.weights():
                 dict(model.named_parameters())[name].copy_(weight)
-    shapes = {name: p.shape for name, p in model.named_parameters()}
     groups = parameter_groups(model.named_parameters(), weight_decay=WEIGHT_DECAY)
     name = case.get("optimizer", "lamb")
     layerwise = {"lr": 0.0, "implementation": case.get("implementation", "foreach"), "awaits_binding": True}
@@ -94,7 +93,6 @@ def train(case, process, out):
         engine,
         out / case["name"],
         position=Position("phase", case.get("last_step", NUM_STEPS), engine.optimizer_step),
-        shapes=shapes,
         about={"history": history, "total_step": 0, "wrapper": type(engine._zero).__name__},
     )
 

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from bert_lamb.cli.main import compose
+from bert_lamb.engine import build as engine_build
+from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.optim import Lamb, Lars, fused
-from bert_lamb.pretraining.build import build_optimizer, check_kernels
+from bert_lamb.optim.build import build_optimizer
+from bert_lamb.outputs.plain import to_plain
+from bert_lamb.pretraining.command import recipe_of
 
 NAMED = {"dense.weight": (4, 4), "dense.bias": (4,), "LayerNorm.weight": (4,)}
 
@@ -22,9 +26,20 @@ class Model(torch.nn.Module):
         return [(name, torch.nn.Parameter(torch.ones(shape))) for name, shape in NAMED.items()]
 
 
+def settings(*overrides):
+    """The plain values that the command makes of the configuration."""
+    plain = to_plain(compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", *overrides]))
+    return recipe_of(plain).optimizer, RuntimeSettings(**plain["runtime"])
+
+
+def check_kernels(overrides, process):
+    optimizer, runtime = settings(*overrides)
+    engine_build.check_kernels(optimizer.implementation, runtime, process)
+
+
 def build(*overrides):
-    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", *overrides])
-    return build_optimizer(config, Model())
+    optimizer, runtime = settings(*overrides)
+    return build_optimizer(Model(), optimizer, awaits_binding=runtime.engine == "deepspeed")
 
 
 def test_lamb_by_default():
@@ -88,10 +103,9 @@ NO_COMPILER = "a kernel cannot be compiled and launched (RuntimeError: Failed to
 )
 def test_auto_says_that_it_takes_foreach(monkeypatch, capsys, overrides, reason, said):
     monkeypatch.setattr(fused, "why_no_launch", lambda device: reason)
-    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", *overrides])
-    check_kernels(config, GPU)
+    check_kernels(overrides, GPU)
     assert capsys.readouterr().err == said
-    check_kernels(config, replace(GPU, device=torch.device("cpu")))
+    check_kernels(overrides, replace(GPU, device=torch.device("cpu")))
     assert capsys.readouterr().err == ""
 
 
@@ -100,13 +114,11 @@ def test_kernels_are_tried_where_the_masters_are(monkeypatch):
     tried = []
     monkeypatch.setattr(fused, "why_no_launch", lambda device: tried.append(device.type))
     for offload, device in ((False, GPU.device), (True, GPU.device), (False, torch.device("cpu"))):
-        words = ["recipe=lamb_32k", "shards=/s", "run_dir=/r", f"runtime.offload_optimizer={str(offload).lower()}"]
-        check_kernels(compose("pretrain", words), replace(GPU, device=device))
+        check_kernels([f"runtime.offload_optimizer={str(offload).lower()}"], replace(GPU, device=device))
     assert tried == ["cuda", "cpu", "cpu"]
 
 
 def test_fused_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(fused, "why_no_launch", lambda device: NO_COMPILER)
-    config = compose("pretrain", ["recipe=lamb_32k", "shards=/s", "run_dir=/r", "optimizer.implementation=fused"])
     with pytest.raises(UserError, match="implementation=fused where a kernel cannot be compiled"):
-        check_kernels(config, GPU)
+        check_kernels(["optimizer.implementation=fused"], GPU)

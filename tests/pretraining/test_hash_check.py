@@ -31,7 +31,7 @@ def test_every_file_is_dealt_once(num_ranks):
 
 
 def phases_of(folder):
-    return [SimpleNamespace(config=SimpleNamespace(shards=str(folder), max_seq_length=n)) for n in (16, 32, 16)]
+    return [SimpleNamespace(settings=SimpleNamespace(shards=str(folder), max_seq_length=n)) for n in (16, 32, 16)]
 
 
 def test_each_byte_is_read_once_and_damage_is_refused(tmp_path, monkeypatch):

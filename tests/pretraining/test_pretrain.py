@@ -20,10 +20,12 @@ import torch
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.cli.main import compose
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.pretraining.admission import admit_phases
 from bert_lamb.pretraining.build import build_model
-from bert_lamb.pretraining.command import pretrain
+from bert_lamb.pretraining.command import pretrain, recipe_of
+from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.stop import SIGNALS
 from tests.launch import CHECKOUT, run_ranks
 from tests.synthetic import make_shards
@@ -66,6 +68,11 @@ def run_here(shards, run_dir, *overrides):
     """One process, plain torch, in this interpreter."""
     pretrain(compose("pretrain", arguments(shards, run_dir, "runtime.engine=torch", *overrides)))
     return Checkpoint(RunDir(run_dir).checkpoint("latest"))
+
+
+def phases_of(config):
+    sizes = config.runtime.micro_batch_size
+    return admit_phases(recipe_of(to_plain(config)), micro_batch_size=sizes, world_size=1)
 
 
 def records(run_dir):
@@ -127,7 +134,8 @@ def test_without_a_sentence_task_its_head_stays_as_it_began(tmp_path):
     ]  # by the clock at every step, and at the ends
     assert saved == ["phase1-0000003", "phase1-0000004", "phase2-0000002", "phase2-0000003"]
     config = compose("pretrain", arguments(shards, tmp_path / "whole"))
-    with_task = build_model(config, admit_phases(config, world_size=1)[0])
+    recipe = recipe_of(to_plain(config))
+    with_task = build_model(recipe, phases_of(config)[0])
     began = {name: weight.detach() for name, weight in with_task.named_parameters()}
     head = [name for name in began if "pooler" in name or "seq_relationship" in name]
     assert len(head) == 4
@@ -144,14 +152,12 @@ def test_without_a_sentence_task_its_head_stays_as_it_began(tmp_path):
 
 def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
     """Killed before the first checkpoint and in each phase, with dropout on: the same bits, and the same record."""
-    from bert_lamb.pretraining import command as module
-
     expected = run_here(shards, tmp_path / "whole", "checkpoint.interval_steps=2")
 
     class Killed(BaseException):
         pass
 
-    original = module.Recorder.step
+    original = Recorder.step
     for phase_name, at_step in (("phase1", 2), ("phase1", 4), ("phase2", 3)):
 
         def step_or_die(self, phase, step, *, _where=(phase_name, at_step), **rest):
@@ -159,10 +165,10 @@ def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
                 raise Killed
             original(self, phase, step, **rest)
 
-        monkeypatch.setattr(module.Recorder, "step", step_or_die)
+        monkeypatch.setattr(Recorder, "step", step_or_die)
         with pytest.raises(Killed):
             run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
-        monkeypatch.setattr(module.Recorder, "step", original)
+        monkeypatch.setattr(Recorder, "step", original)
     found = run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
     assert_same_bits(found, expected)
 
@@ -231,10 +237,8 @@ def test_killed_ranks_resume_bit_for_bit(shards, tmp_path):
 
 def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
     """The first signal finishes the step, saves, and exits with 143; resuming gives the uninterrupted result."""
-    from bert_lamb.pretraining import command as module
-
     expected = run_here(shards, tmp_path / "whole")
-    original = module.Recorder.step
+    original = Recorder.step
 
     def step_and_signal(self, phase, step, **rest):
         original(self, phase, step, **rest)
@@ -246,33 +250,31 @@ def test_a_signal_ends_the_run_with_a_checkpoint(shards, tmp_path, monkeypatch):
                     os.kill(pid, number)
             os.kill(os.getpid(), signal.SIGHUP)
 
-    monkeypatch.setattr(module.Recorder, "step", step_and_signal)
+    monkeypatch.setattr(Recorder, "step", step_and_signal)
     with pytest.raises(SystemExit) as stopped:
         run_here(shards, tmp_path / "stopped", "runtime.loader_workers=1")
     assert stopped.value.code == 143
     assert Checkpoint(RunDir(tmp_path / "stopped").checkpoint("latest")).position.step == 3
-    monkeypatch.setattr(module.Recorder, "step", original)
+    monkeypatch.setattr(Recorder, "step", original)
     assert_same_bits(run_here(shards, tmp_path / "stopped", "if_exists=resume"), expected)
 
 
 def test_time_decides_when_to_save(shards, tmp_path, monkeypatch):
     """Steps of four minutes: ten minutes are over in the fourth, and after it in the fourth again; then the end."""
-    from bert_lamb.pretraining import command as module
-
     now = [0.0]
 
     def monotonic():
         now[0] += 1e-3
         return now[0]
 
-    monkeypatch.setattr(module.time, "monotonic", monotonic)
-    original = module.Recorder.step
+    monkeypatch.setattr(time, "monotonic", monotonic)
+    original = Recorder.step
 
     def slow_step(self, *rest, **more):
         original(self, *rest, **more)
         now[0] += 240.0
 
-    monkeypatch.setattr(module.Recorder, "step", slow_step)
+    monkeypatch.setattr(Recorder, "step", slow_step)
     monkeypatch.setattr(RunDir, "remove_old_checkpoints", lambda *rest, **more: None)
     run_here(shards, tmp_path / "run", "phases.phase1.total_steps=9", "checkpoint.keep_last=9")
     saved = [path.name for path in RunDir(tmp_path / "run").checkpoints() if path.name.startswith("phase1")]
@@ -350,7 +352,7 @@ def test_whole_words_are_a_switch_of_masking(shards, tmp_path):
         run_here(shards, tmp_path / flag, f"masking.whole_word={flag}", "phases.phase1.total_steps=1")
         runs[flag] = next(r for r in records(tmp_path / flag) if r["kind"] == "step")
     config = compose("pretrain", arguments(shards, tmp_path / "true", "masking.whole_word=true"))
-    is_continuation = admit_phases(config, world_size=1)[0].rule.is_continuation
+    is_continuation = phases_of(config)[0].rule.is_continuation
     assert is_continuation is not None
     assert is_continuation.sum() == 23  # every fourth of 92 words
     assert runs["true"]["num_tokens"] == runs["false"]["num_tokens"]
@@ -376,7 +378,7 @@ def test_the_run_directory_is_never_mixed(shards, tmp_path):
     stranger.mkdir()
     (stranger / "config.yaml").write_text("of another project")
     (stranger / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"thesis\.tex in .* not a run"):
+    with pytest.raises(UserError, match=r"thesis\.tex in the way at .* not a run"):
         run_here(shards, stranger, "if_exists=restart")
     assert (stranger / "thesis.tex").exists()
 

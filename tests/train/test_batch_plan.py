@@ -8,7 +8,7 @@ from bert_lamb.train.batch_plan import plan_batch
 
 def test_the_32k_recipe_on_64_gpus():
     plan = plan_batch(
-        phase="phase1",
+        key="phases.phase1.global_batch_size",
         global_batch_size=32_768,
         max_micro_batch_size=64,
         world_size=64,
@@ -28,7 +28,7 @@ def test_the_32k_recipe_on_64_gpus():
 
 def plan(global_batch_size, max_micro_batch_size, world_size):
     return plan_batch(
-        phase="phase1",
+        key="phases.phase1.global_batch_size",
         global_batch_size=global_batch_size,
         max_micro_batch_size=max_micro_batch_size,
         world_size=world_size,

@@ -1,0 +1,91 @@
+"""The loop of every stage. Read it downhill: for each step gradient, update, agreement, log, evaluate, save, stop."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bert_lamb.checkpoint.position import Position
+from bert_lamb.checkpoint.reading import Checkpoint
+from bert_lamb.engine.protocol import Engine
+from bert_lamb.sampling.keyed_random import fold
+from bert_lamb.train.guards import SkippedSteps
+from bert_lamb.train.keeper import Keeper
+from bert_lamb.train.recorder import Recorder
+from bert_lamb.train.schedule import is_due
+from bert_lamb.train.stop import StopFlag
+from bert_lamb.train.task import Stage, Task
+
+
+def train_stage(
+    stage: Stage,
+    task: Task[Any, Any],
+    engine: Engine,
+    position: Position,
+    *,
+    seed: int,
+    keeper: Keeper,
+    recorder: Recorder,
+    stop: StopFlag,
+    evaluation_interval_steps: int,
+) -> Position:
+    """Train from `position` to the end of the stage, or to a signal; returns the position of the checkpoint it saved.
+
+    seed: keys the draws of dropout. evaluation_interval_steps: 0 evaluates at the end only. Every rank calls it.
+    """
+    total_steps = stage.schedule.total_steps
+    micro_batches = task.micro_batches(position.step + 1)
+    recorder.start_stage(stage, position, engine)
+    keeper.start_clock()
+    skipped = SkippedSteps(stage.name)
+    for step in range(position.step + 1, total_steps + 1):
+        # Gradient: this rank's micro-batches, each divided by the counts of the whole global batch.
+        counts = task.counts(step)
+        of_batch: list[Tensor] = []
+        for micro_step in range(stage.plan.gradient_accumulation_steps):
+            batch = next(micro_batches)
+            torch.manual_seed(int(fold(seed, stage.index, step, micro_step, engine.rank)))  # dropout
+            loss, of_micro_batch = task.loss(engine.model, batch, counts)
+            engine.backward(loss)
+            of_batch.append(of_micro_batch)
+
+        # Update.
+        lr = stage.schedule.lr(step)
+        result = engine.step(lr)
+
+        # Agreement: the sums of the batch, and what one rank may know alone: a signal, the time on rank 0's clock.
+        known_here = torch.tensor([stop.is_asked, engine.rank == 0 and keeper.is_due_by_clock()], device=engine.device)
+        sums, known = add_over_ranks(engine, torch.stack(of_batch).sum(0), known_here)
+        is_asked, is_due_by_clock = (value > 0 for value in known)
+        stop.is_agreed = is_asked  # a signal to one rank stops all of them after the same step
+        skipped.watch(step, is_applied=result.is_applied, is_last=step == total_steps)
+
+        # Log.
+        recorder.step(stage, step, lr=lr, counts=counts, means=task.metrics(sums, counts), result=result, engine=engine)
+
+        # Evaluate.
+        is_end = step == total_steps
+        if is_end or is_due(step, evaluation_interval_steps):
+            recorder.heldout(stage, step, task.evaluate(engine))
+
+        # Save, and stop.
+        is_last = is_end or stop.is_agreed
+        if is_last or is_due_by_clock or keeper.is_due(step):
+            position = Position(stage.name, step, engine.optimizer_step, engine.loss_scale)
+            keeper.save(engine, stage, position, is_by_clock=not (is_last or keeper.is_due(step)))
+        if is_last:
+            break
+    recorder.end_stage(stage, position.step)
+    return position
+
+
+def add_over_ranks(engine: Engine, *parts: Tensor) -> list[list[float]]:
+    """The sums over ranks of each 1-D part, in one collective."""
+    sizes = [len(part) for part in parts]
+    added = engine.all_reduce_sum(torch.cat([part.float() for part in parts]))
+    return [part.tolist() for part in added.split(sizes)]
+
+
+def resumed(checkpoint: Checkpoint | None, first: Stage) -> Position:
+    """Where a run stands: where its last checkpoint does, else before the first step."""
+    return checkpoint.position if checkpoint else Position(first.name, step=0, optimizer_step=0)

@@ -1,0 +1,25 @@
+"""How a run is kept and watched, as plain values."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """When to save, and how many to keep; 0 as an interval: never."""
+
+    interval_steps: int
+    interval_minutes: float  # by rank 0's clock
+    keep_last: int
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    interval_steps: int  # between lines of steps
+    trust_ratio_interval_steps: int  # between records of every parameter's trust ratio; 0: never
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    name: str  # none or wandb
+    project: str
+    mode: str  # online, offline or disabled

@@ -1,0 +1,70 @@
+"""The port between the loop and what is learnt: pretraining's phases, SQuAD and whatever comes are tasks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from bert_lamb.engine.protocol import Engine
+from bert_lamb.train.batch_plan import BatchPlan
+from bert_lamb.train.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training with its own batch and schedule: a phase of pretraining, or a fine-tuning.
+
+    index: among the stages of the run. num_instances: rows that it trains on. steps_before: optimizer steps of
+    earlier stages.
+    """
+
+    name: str
+    index: int
+    plan: BatchPlan
+    schedule: Schedule
+    num_instances: int
+    steps_before: int = 0
+
+    def describe(self) -> list[str]:
+        """Schedule and batch arithmetic in full, for the start of a run."""
+        schedule, plan = self.schedule, self.plan
+        return [
+            f"{schedule.total_steps:,} steps, peak lr {schedule.peak_lr:g},"
+            f" warm-up {schedule.warmup_proportion * schedule.total_steps:,.0f} steps,"
+            f" {self.num_instances:,} instances ({plan.total_sequences / self.num_instances:.2f} epochs)",
+            *plan.describe(),
+        ]
+
+
+class Counts(Protocol):
+    """What is known of a step's global batch, over all ranks, before any loss is; a task may count more."""
+
+    @property
+    def num_sequences(self) -> int: ...
+    @property
+    def num_tokens(self) -> int:
+        """Without padding."""
+
+
+CountsType = TypeVar("CountsType", bound=Counts)
+Batch = TypeVar("Batch")
+
+
+class Task(Protocol[CountsType, Batch]):
+    """What a stage learns, on one rank."""
+
+    def micro_batches(self, first_step: int) -> Iterator[Batch]:
+        """This rank's micro-batches from the first of step `first_step` to the stage's end, in order, on the device."""
+
+    def counts(self, step: int) -> CountsType:
+        """The normalisers of a step's global batch, the same on every rank."""
+
+    def loss(self, model: Any, batch: Batch, counts: CountsType) -> tuple[Tensor, Tensor]:
+        """(this micro-batch's share of the global batch's mean loss, its sums for `metrics`: [K] without gradient)."""
+
+    def metrics(self, sums: list[float], counts: CountsType) -> dict[str, float]:
+        """Fields of a step's line in metrics.jsonl, of sums over all ranks and micro-steps; "loss" among them."""
+
+    def evaluate(self, engine: Engine) -> dict[str, float] | None:
+        """Fields of a held-out line, the same on every rank; None where there is nothing to evaluate on."""
