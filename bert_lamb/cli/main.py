@@ -18,7 +18,7 @@ from bert_lamb.cli import ranks
 from bert_lamb.cli.streams import patient_streams
 from bert_lamb.cli.system_errors import user_error_of
 from bert_lamb.engine.place import rank_label
-from bert_lamb.errors import UserError
+from bert_lamb.errors import UserError, UserErrors
 from bert_lamb.train.stop import stop_on_signals
 
 SUMMARIES = {
@@ -30,9 +30,10 @@ SUMMARIES = {
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
     "export": "a checkpoint -> a folder that transformers loads",
-    "squad": "fine-tune, predict and score extractive question answering",
+    "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
 }
+ON_RANKS = ("pretrain", "squad")  # that several ranks may run together, which signals stop between steps
 # Words of calls whose result is what they print; the others leave files, and print what they did.
 PRINT_THEIR_RESULT = {"inspect", "verify", "--version", "-h", "--help", "-c", "--cfg", "-i", "--info", "-sc"}
 PRINT_THEIR_RESULT |= {"--hydra-help", "--shell-completion"}
@@ -71,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     arguments = [word for word in given if not word.startswith("--local_rank")]
     # Signals are heard before anything heavy is imported: one that comes early must not end a run that can be resumed.
-    with patient_streams() as output, stop_on_signals() if arguments[:1] == ["pretrain"] else nullcontext():
+    with (
+        patient_streams() as output,
+        stop_on_signals() if arguments[:1] and arguments[0] in ON_RANKS else nullcontext(),
+    ):
         try:
             status = _main(arguments)
         except SystemExit:  # a signal upon which all ranks have agreed
@@ -130,6 +134,8 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
     from bert_lamb.config import door
 
     door.register_schemas()
+    if renamed := door.renamed_keys(command, overrides):
+        raise UserErrors(renamed)
     words = make_ready(door.SCHEMAS[command], overrides)
     GlobalHydra.instance().clear()
     try:
@@ -142,19 +148,21 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
 
 def _does_not_compose(command: str, error: Exception) -> UserError:
     reason = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip())
-    is_launcher_missing = "hydra/launcher/" in reason
+    from bert_lamb.config import door
+
+    fix = door.new_name_of(command, reason) or f"see bert-lamb {command} --help"
+    if "hydra/launcher/" in reason:
+        fix = "install the extra: bert-lamb[slurm] or bert-lamb[ray]"
     return UserError(
         found=f"configuration that does not compose ({reason})",
         expected="keys, types and group options of the schema",
-        fix="install the extra: bert-lamb[slurm] or bert-lamb[ray]"
-        if is_launcher_missing
-        else f"see bert-lamb {command} --help",
+        fix=fix,
     ).reported_by("machine")
 
 
 def _report(command: str, error: UserError) -> int:
     """Print each complaint on a line, unless another rank does."""
-    if command != "pretrain" or ranks.is_reporter(error):  # tasks of other commands do not know of each other
+    if command not in ON_RANKS or ranks.is_reporter(error):  # tasks of other commands do not know of each other
         for line in str(error).splitlines():
             print(f"bert-lamb {command}: {ranks.label_for(error)}{line}", file=sys.stderr, flush=True)
     return EXIT_USER_ERROR
@@ -206,6 +214,8 @@ def _run_under_hydra(command: str, arguments: list[str]) -> int:
 
     door.register_schemas()
     try:
+        if renamed := door.renamed_keys(command, arguments):
+            raise UserErrors(renamed)
         words = make_ready(door.SCHEMAS[command], arguments)
     except UserError as error:
         error.reported_by("machine")

@@ -4,13 +4,14 @@ Rooms below the door never see these objects; they take plain values.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bert_lamb.config import squad
 from bert_lamb.config.checks import Complaints
 from bert_lamb.config.corpus import DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig, check_corpus, check_prepare
 from bert_lamb.config.finite import not_finite
@@ -34,6 +35,27 @@ SCHEMAS: dict[str, type[Any]] = {
     "squad": SquadConfig,
     "report": ReportConfig,
 }
+
+RENAMED = {"squad": squad.RENAMED}  # command -> old key -> new key
+
+
+def renamed_keys(command: str, words: Iterable[str]) -> list[UserError]:
+    """A complaint for every override whose key has another name by now."""
+    renamed = RENAMED.get(command, {})
+    keys = {word: word.partition("=")[0].lstrip("+~") for word in words}
+    return [
+        UserError(found=f"{key} in {word}", expected=f"{renamed[key]}, as it is called now", fix="use the new name")
+        for word, key in keys.items()
+        if key in renamed
+    ]
+
+
+def new_name_of(command: str, message: str) -> str | None:
+    """What a key is called now that a message of Hydra says is no field, as in a yaml file of one's own."""
+    for old, new in RENAMED.get(command, {}).items():
+        if f"'{old}'" in message:
+            return f"{old} is called {new} now"
+    return None
 
 
 def register_schemas() -> None:

@@ -22,11 +22,10 @@ from bert_lamb.config.runtime import (
     TrackerConfig,
     check_checkpoint,
     check_logging,
+    check_micro_batch_sizes,
     check_runtime,
     check_tracker,
 )
-
-PHASES_OF_RUNTIMES = {"phase1", "phase2"}  # those for which conf/runtime has a micro-batch, needed or not
 
 
 class DecayOrigin(Enum):
@@ -68,18 +67,6 @@ def check_phase(name: str, phase: PhaseConfig, model: "ModelConfig") -> Complain
         phase.max_seq_length,
         f"at most model.max_position_embeddings={model.max_position_embeddings}",
     )
-    return complaints
-
-
-def check_micro_batch_sizes(sizes: dict[str, int], phases: dict[str, PhaseConfig]) -> Complaints:
-    """runtime.micro_batch_size has an entry for each phase and, but for those of conf/runtime, no other."""
-    complaints = Complaints()
-    for name in phases:
-        found, expected = sizes.get(name, "nothing"), "sequences per rank and micro-step, above 0"
-        complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
-    for name in sorted(sizes.keys() - phases.keys() - PHASES_OF_RUNTIMES):
-        expected = f"a phase of this run: {', '.join(phases)}"
-        complaints.unless(False, f"runtime.micro_batch_size.{name}", sizes[name], expected)
     return complaints
 
 

@@ -1,10 +1,14 @@
 """The groups `runtime`, `checkpoint`, `logging` and `tracker`: how a run is computed, kept and watched."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from bert_lamb.config.checks import Complaints, check_if_counts_from_zero, check_if_positive
+
+# Stages for which conf/runtime has a micro-batch, needed or not.
+STAGES_OF_RUNTIMES = {"phase1", "phase2", "fine_tuning"}
 
 
 class EngineName(Enum):
@@ -27,7 +31,7 @@ class RuntimeConfig:
     precision: Precision = Precision.bf16
     zero_stage: int = 1  # 0..3, deepspeed only
     offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
-    # Sequences per rank and micro-step, by phase: at most.
+    # Sequences per rank and micro-step, by stage (a phase, or fine_tuning): at most.
     micro_batch_size: dict[str, int] = field(default_factory=dict)
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
     verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
@@ -67,6 +71,18 @@ def check_runtime(runtime: RuntimeConfig) -> Complaints:
         "fp16",
         "fp32 or bf16 on the CPU",
     )
+    return complaints
+
+
+def check_micro_batch_sizes(sizes: dict[str, int], stages: Collection[str]) -> Complaints:
+    """runtime.micro_batch_size has an entry for each stage of the run and, but for those of conf/runtime, no other."""
+    complaints = Complaints()
+    for name in stages:
+        found, expected = sizes.get(name, "nothing"), "sequences per rank and micro-step, above 0"
+        complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
+    for name in sorted(sizes.keys() - set(stages) - STAGES_OF_RUNTIMES):
+        expected = f"a stage of this run: {', '.join(stages)}"
+        complaints.unless(False, f"runtime.micro_batch_size.{name}", sizes[name], expected)
     return complaints
 
 

@@ -8,11 +8,14 @@ import hashlib
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError, UserErrors
+
+Value = TypeVar("Value")
 
 
 @contextmanager
@@ -55,6 +58,23 @@ def agree(process: Process, mistake: UserError | None) -> None:
             )
             first_with.setdefault(str(each), said)
     raise UserErrors(list(first_with.values())).reported_by("rank 0")
+
+
+def from_rank_0(process: Process, value: Value) -> Value:
+    """Rank 0's value on every rank; every rank calls it."""
+    values = [value]
+    if process.world_size > 1:
+        torch.distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def of_all_ranks(process: Process, value: Value) -> list[Value]:
+    """Every rank's value, by rank; every rank calls it."""
+    if process.world_size == 1:
+        return [value]
+    values = [value] * process.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def is_first_to_say(text: str) -> bool:

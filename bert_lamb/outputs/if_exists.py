@@ -53,10 +53,10 @@ def decide(state: State, path: Path, *, kind: str, option: str, if_exists: str, 
         )
     if if_exists == "refuse":
         raise UserError(
-            found=f"{kind}, {state.name}, at {path}",
+            found=f"{kind} at {path}",
             expected="nothing there, or an empty folder",
-            fix=f"set {option}, or if_exists=resume to {'keep' if state is State.finished else 'continue'} it,"
-            " or if_exists=restart to delete it",
+            fix=f"set {option}, or if_exists=resume to continue or keep it, or if_exists=restart to delete it, unless"
+            " another process is still at work there",
         )
     if if_exists == "restart":
         return Decision.replace

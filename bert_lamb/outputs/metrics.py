@@ -1,28 +1,111 @@
-"""metrics.jsonl: what a run logs while it trains."""
+"""metrics.jsonl: what a run logs while it trains. METRICS.md explains each field; FIELDS is the table that holds."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 from bert_lamb.outputs.atomic import write_atomically
 
+Kind = Literal["number", "flag", "by_parameter"]  # by_parameter: parameter name -> number
+
+
+@dataclass(frozen=True)
+class Field:
+    """is_required: each line of its kind has it; others have it where it means something."""
+
+    kind: Kind = "number"
+    is_required: bool = True
+
+
+OPTIONAL = Field(is_required=False)
+NUMBER = Field()
+
+# kind of line -> its fields, beside kind, phase and step, which every line has.
+FIELDS: dict[str, dict[str, Field]] = {
+    "phase_start": {
+        "max_seq_length": NUMBER,
+        "global_batch_size": NUMBER,
+        "micro_batch_size": OPTIONAL,
+        "gradient_accumulation_steps": OPTIONAL,
+        "world_size": OPTIONAL,
+        "total_steps": NUMBER,
+        "total_sequences": OPTIONAL,
+        "num_instances": OPTIONAL,
+        "num_parameters": OPTIONAL,
+    },
+    "resume": {"world_size": OPTIONAL},
+    "step": {
+        "lr": NUMBER,
+        "loss": NUMBER,
+        "mlm_loss": OPTIONAL,
+        "mlm_accuracy": OPTIONAL,
+        "nsp_loss": OPTIONAL,
+        "grad_norm": NUMBER,
+        "trust_ratio_min": OPTIONAL,
+        "trust_ratio_median": OPTIONAL,
+        "trust_ratio_max": OPTIONAL,
+        "is_applied": Field("flag"),
+        "num_sequences": NUMBER,
+        "num_tokens": OPTIONAL,
+        "seconds": NUMBER,
+        "sequences_per_second": NUMBER,
+        "loss_scale": OPTIONAL,
+    },
+    "heldout": {
+        "mlm_loss": NUMBER,
+        "mlm_accuracy": NUMBER,
+        "nsp_loss": OPTIONAL,
+        "nsp_accuracy": OPTIONAL,
+        "num_instances": NUMBER,
+        "unigram_cross_entropy": OPTIONAL,
+    },
+    "trust_ratios": {name: Field("by_parameter") for name in ("trust_ratio", "param_norm", "update_norm")},
+    "scores": {"exact_match": NUMBER, "f1": NUMBER, "num_questions": NUMBER},
+    "phase_end": {"seconds": OPTIONAL},
+}
+
+
+def complaint(kind: str, fields: dict[str, Any]) -> str | None:
+    """What is wrong with the fields of a line of this kind, or None; fields of no table are left to their writer."""
+    for name, field in FIELDS[kind].items():
+        value = fields.get(name)
+        if value is None and name not in fields and not field.is_required:
+            continue
+        if field.kind == "number" and type(value) not in (int, float):
+            return f"a {kind} with {name} {value!r}, which is no number"
+        if field.kind == "flag" and not isinstance(value, bool):
+            return f"a {kind} with {name} {value!r}, which is neither true nor false"
+        if field.kind == "by_parameter" and not (
+            isinstance(value, dict) and all(type(one) in (int, float) for one in value.values())
+        ):
+            return f"{kind} with {name} {value!r:.80}, which is no mapping of parameter names to numbers"
+    return None
+
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line, flushed as it is written, so that a killed run keeps what it logged.
+    """One JSON object a line, flushed as it is written, so that a killed run keeps what it logged.
 
-    Kinds: phase_start, step, heldout, trust_ratios, resume, phase_end; `bert_lamb.report` lists their fields.
+    The file is opened at the first line. Raises ValueError for a kind or a field that FIELDS does not have.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stream = path.open("a", encoding="utf-8")
+        self._stream: IO[str] | None = None
 
-    def write(self, kind: str, **fields: Any) -> None:
-        self._stream.write(json.dumps({"kind": kind, **fields}) + "\n")
+    def write(self, kind: str, *, phase: str, step: int, **fields: Any) -> None:
+        unknown = sorted(fields.keys() - FIELDS[kind].keys()) if kind in FIELDS else [kind]
+        wrong = f"{', '.join(unknown)} in no table" if unknown else complaint(kind, fields)
+        if wrong:
+            raise ValueError(f"{self.path.name}: {wrong}")
+        if self._stream is None:
+            self._stream = self.path.open("a", encoding="utf-8")
+        self._stream.write(json.dumps({"kind": kind, "phase": phase, "step": step, **fields}) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
 
 def forget_metrics_after(path: Path, *, finished_phases: set[str], phase: str, step: int) -> None:

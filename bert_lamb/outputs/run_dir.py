@@ -32,16 +32,17 @@ OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_
 OUR_NAMES |= {"report.json", "report.html", "wandb"}
 
 
-def is_of_a_run(name: str) -> bool:
+def is_of_a_run(name: str, results: frozenset[str]) -> bool:
     """Whether a run writes a file or folder of this name, or left it half written."""
-    return name.removesuffix(PARTIAL_SUFFIX) in OUR_NAMES
+    return name.removesuffix(PARTIAL_SUFFIX) in OUR_NAMES | results
 
 
 class RunDir:
     """One run's folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, results: frozenset[str] = frozenset()) -> None:
+        """results: names of files and folders that this kind of run leaves beside those of every run."""
+        self.path, self.results = path, results
 
     @property
     def is_started(self) -> bool:
@@ -52,7 +53,7 @@ class RunDir:
         if self.path.exists() and not self.path.is_dir():
             return "a file"
         names = sorted(path.name for path in self.path.glob("*"))
-        strangers = [name for name in names if not is_of_a_run(name)]
+        strangers = [name for name in names if not is_of_a_run(name, self.results)]
         if strangers:
             return ", ".join(strangers[:3])
         return f"{CHECKPOINTS} without {OUTCOME_FILE}" if CHECKPOINTS in names and not self.is_started else None
@@ -90,10 +91,10 @@ class RunDir:
                 ) from error
             yield
 
-    def admit(self, *, config_yaml: str, outcome: dict[str, Any], vocabulary: Path, if_exists: str) -> None:
+    def admit(self, *, config_yaml: str, outcome: dict[str, Any], vocabulary: Path | None, if_exists: str) -> None:
         """Make the folder, which is held, ready for a run with this configuration, or refuse.
 
-        vocabulary: the vocab.txt to keep with the run.
+        vocabulary: the vocab.txt to keep with the run; None for a run whose model folder has it.
         outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
         if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
         """
@@ -102,12 +103,31 @@ class RunDir:
             if decision is Decision.replace:
                 self._empty()
             if decision is Decision.resume:
-                then = json.loads((self.path / OUTCOME_FILE).read_text())
-                check_if_same(then, json.loads(json.dumps(outcome)), self.path, kind=KIND, option=OPTION)
+                self.check_if_same(outcome)
             write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
-            write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_bytes().decode("utf-8"))
+            if vocabulary is not None:
+                write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_bytes().decode("utf-8"))
             write_atomically(self.path / CONFIG_FILE, config_yaml)
             write_atomically(self.path / OUTCOME_FILE, json.dumps(outcome, indent=1, sort_keys=True) + "\n")
+
+    def check_if_same(self, outcome: dict[str, Any]) -> None:
+        """UserError where the run that is there was begun with another outcome."""
+        file = self.path / OUTCOME_FILE
+        try:
+            then = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                found=f"{file} that cannot be read ({' '.join(str(error).split())})",
+                expected="what the run wrote there",
+                fix="restore it, set run_dir, or if_exists=restart",
+            ) from error
+        if not isinstance(then, dict):
+            raise UserError(
+                found=f"{file} with {type(then).__name__}",
+                expected="a mapping",
+                fix="set run_dir, or if_exists=restart",
+            )
+        check_if_same(then, json.loads(json.dumps(outcome)), self.path, kind=KIND, option=OPTION)
 
     def _empty(self) -> None:
         """Delete the run; what makes the folder ours goes last, so that a kill leaves it ours."""

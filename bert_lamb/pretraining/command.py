@@ -88,6 +88,9 @@ def pretrain(config: PretrainConfig) -> None:
             )
             return engine, task
 
+        recorder = held.enter_context(
+            Recorder(run_dir, process, logging=LoggingSettings(**plain["logging"]), tracker=tracker, config=plain)
+        )
         train(
             [phase.stage for phase in phases],
             build,
@@ -104,9 +107,7 @@ def pretrain(config: PretrainConfig) -> None:
                 CheckpointSettings(**plain["checkpoint"]),
                 about={"vocabulary": asdict(phases[0].training.manifest.vocabulary)},
             ),
-            recorder=Recorder(
-                run_dir, process, logging=LoggingSettings(**plain["logging"]), tracker=tracker, config=plain
-            ),
+            recorder=recorder,
             stop=stop,
             evaluation_interval_steps=recipe.evaluation.interval_steps,
         )

@@ -13,7 +13,7 @@ import torch
 
 from bert_lamb.checkpoint.position import Position, hand_over
 from bert_lamb.checkpoint.reading import Checkpoint
-from bert_lamb.engine.agreement import together
+from bert_lamb.engine.agreement import from_rank_0, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
@@ -71,31 +71,30 @@ def train(
             phase=position.phase,
             step=position.step if checkpoint else -1,
         )
-    with recorder:
-        for stage in stages[first:]:
-            if (position.phase, position.step) == (stage.name, stage.schedule.total_steps):
-                continue
-            if position.phase != stage.name:
-                position = hand_over(position, next_phase=stage.name)
-            engine, task = build(stage, checkpoint, position)
-            engine.set_optimizer_step(position.optimizer_step)
-            position = train_stage(
-                stage,
-                task,
-                engine,
-                position,
-                seed=seed,
-                keeper=keeper,
-                recorder=recorder,
-                stop=stop,
-                evaluation_interval_steps=evaluation_interval_steps,
-            )
-            engine.close()
-            del engine, task
-            with together(process):
-                checkpoint = Checkpoint(run_dir.checkpoint_dir(position.phase, position.step))
-            if stop.is_agreed:
-                break
+    for stage in stages[first:]:
+        if (position.phase, position.step) == (stage.name, stage.schedule.total_steps):
+            continue
+        if position.phase != stage.name:
+            position = hand_over(position, next_phase=stage.name)
+        engine, task = build(stage, checkpoint, position)
+        engine.set_optimizer_step(position.optimizer_step)
+        position = train_stage(
+            stage,
+            task,
+            engine,
+            position,
+            seed=seed,
+            keeper=keeper,
+            recorder=recorder,
+            stop=stop,
+            evaluation_interval_steps=evaluation_interval_steps,
+        )
+        engine.close()
+        del engine, task
+        with together(process):
+            checkpoint = Checkpoint(run_dir.checkpoint_dir(position.phase, position.step))
+        if stop.is_agreed:
+            break
     if process.world_size > 1:
         torch.distributed.barrier()  # launchers end all ranks when the first one leaves
     if stop.is_agreed:
@@ -115,7 +114,4 @@ def latest_checkpoint(run_dir: RunDir, process: Process) -> Path | None:
     """The newest checkpoint as rank 0 sees it: caches of a network file system may show other ranks an older one."""
     with together(process):
         found = run_dir.checkpoints() if process.is_main else []
-    latest = [found[-1] if found else None]
-    if process.world_size > 1:
-        torch.distributed.broadcast_object_list(latest)
-    return latest[0]
+    return from_rank_0(process, found[-1] if found else None)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bert_lamb.cli import main as cli
-from bert_lamb.config import corpus, pretrain
+from bert_lamb.config import corpus, runtime
 from bert_lamb.config.door import SCHEMAS
 from bert_lamb.shards import schema
 from tests.launch import CHECKOUT
@@ -178,7 +178,7 @@ def test_bounds_may_be_infinite_and_runtimes_name_phases_that_a_run_has_not():
     made = cli.compose("pretrain", [*RECIPE[1:], "optimizer.trust_ratio_bounds=[0.1,inf]", "~phases.phase2"])
     assert made.optimizer.trust_ratio_bounds == [0.1, float("inf")]
     for path in (cli.conf_dir() / "runtime").glob("*.yaml"):
-        assert yaml.safe_load(path.read_text())["micro_batch_size"].keys() == pretrain.PHASES_OF_RUNTIMES
+        assert yaml.safe_load(path.read_text())["micro_batch_size"].keys() == runtime.STAGES_OF_RUNTIMES
 
 
 def test_terminals_that_are_not_utf8(tmp_path):

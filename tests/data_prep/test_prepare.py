@@ -327,7 +327,7 @@ def test_a_finished_folder_is_refused_resumed_or_made_anew(prepared, corpus, tmp
     output_dir = tmp_path / "shards"
     run(corpus, output_dir)
     before = {path: path.stat().st_mtime_ns for path in output_dir.rglob("*")}
-    with pytest.raises(UserError, match=r"finished, at .*if_exists=resume to keep it, or if_exists=restart"):
+    with pytest.raises(UserError, match=r"shards at .*if_exists=resume to continue or keep it, or if_exists=restart"):
         run(corpus, output_dir)
     capsys.readouterr()
     run(corpus, output_dir, if_exists="resume", num_workers=2, partition_bytes=77)
@@ -385,7 +385,7 @@ def test_a_mended_file_costs_its_own_partitions_only(prepared, corpus, tmp_path)
         run(tmp_path / "corpus", output_dir)
     assert not output_dir.exists()
     broken.write_text(whole)
-    with pytest.raises(UserError, match=r"unfinished, at .*if_exists=resume to continue it"):
+    with pytest.raises(UserError, match=r"at .*\.partial; .*if_exists=resume to continue"):
         run(tmp_path / "corpus", output_dir)
     with pytest.raises(UserError, match=r"unfinished, at .* with seed="):
         run(tmp_path / "corpus", output_dir, if_exists="resume", seed=5)

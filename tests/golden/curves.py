@@ -47,12 +47,12 @@ FINE_TUNING = {
     "max_seq_length": 40,
     "doc_stride": 16,
     "max_query_length": 8,
-    "batch_size": 8,
-    "micro_batch_size": 4,
+    "global_batch_size": 8,
+    "runtime.micro_batch_size.fine_tuning": 4,
     "peak_lr": 5e-4,
     "num_epochs": 16,
     "warmup_proportion": 0.25,
-    "device": "cpu",
+    "runtime.device": "cpu",
     "seed": 5,
 }
 PEOPLE = ["anna", "bruno", "clara", "david", "emma", "felix", "greta", "hugo"]
@@ -84,10 +84,11 @@ def fine_tuning(folder: Path) -> Curve:
     make_questions(folder / "questions.json")
     files = [f"{name}={folder / 'questions.json'}" for name in ("train_file", "eval_file")]
     words = [f"{name}={value}" for name, value in FINE_TUNING.items()]
-    _call(["squad", f"model_dir={folder / 'model'}", *files, *words, f"output_dir={folder / 'out'}"])
-    lines = (folder / "out" / "train_log.jsonl").read_text().splitlines()
-    losses = {"fine_tuning": [json.loads(line)["loss"] for line in lines]}
-    return {"losses": losses, "weights": _figures(load_file(folder / "out" / "model" / "model.safetensors"))}
+    _call(["squad", f"model_dir={folder / 'model'}", *files, *words, f"run_dir={folder / 'out'}"])
+    return {
+        "losses": _losses(folder / "out"),
+        "weights": _figures(load_file(folder / "out" / "model" / "model.safetensors")),
+    }
 
 
 RUNS: dict[str, Callable[[Path], Curve]] = {
@@ -153,13 +154,17 @@ def _call(words: list[str]) -> None:
 
 
 def _of_pretraining(run_dir: Path) -> Curve:
+    last = sorted((run_dir / "checkpoints").iterdir())[-1]
+    return {"losses": _losses(run_dir), "weights": _figures(dict(Checkpoint(last).weights()))}
+
+
+def _losses(run_dir: Path) -> dict[str, list[float]]:
     losses: dict[str, list[float]] = {}
     for line in (run_dir / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         if record["kind"] == "step":
             losses.setdefault(record["phase"], []).append(record["loss"])
-    last = sorted((run_dir / "checkpoints").iterdir())[-1]
-    return {"losses": losses, "weights": _figures(dict(Checkpoint(last).weights()))}
+    return losses
 
 
 def _figures(weights: dict[str, torch.Tensor]) -> dict[str, list[float]]:

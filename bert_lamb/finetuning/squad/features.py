@@ -72,11 +72,12 @@ def make_features(
     doc_stride: int,
     max_query_length: int,
     name: str = "questions",
+    is_shown: bool = True,
 ) -> list[Feature]:
     """The features of all examples, in order; each context and each question is tokenized once.
 
     max_seq_length: most tokens of a feature. doc_stride: tokens from one window's start to the next's.
-    max_query_length: most tokens of a question, the rest is cut. name: of the questions, for the progress bar.
+    max_query_length: most tokens of a question, the rest is cut. name, is_shown: of the progress bar.
     Raises UserError for a length that leaves no room for windows and for a context or a question without tokens.
     """
     if max_query_length + NUM_SPECIAL_TOKENS >= max_seq_length:
@@ -87,7 +88,7 @@ def make_features(
         )
     contexts: dict[str, _Context] = {}
     features = []
-    with Progress(f"{name}: features", total=len(examples), unit="questions") as progress:
+    with Progress(f"{name}: features", total=len(examples), unit="questions", is_shown=is_shown) as progress:
         for first in range(0, len(examples), EXAMPLES_PER_BATCH):
             batch = examples[first : first + EXAMPLES_PER_BATCH]
             new = list(dict.fromkeys(example.context for example in batch if example.context not in contexts))

@@ -12,10 +12,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertForQuestionAnswering
 
+from bert_lamb.engine.agreement import of_all_ranks, together
+from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Example
 from bert_lamb.finetuning.squad.features import Feature, pad
 from bert_lamb.progress import Progress
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -42,34 +46,62 @@ def predict_logits(
     *,
     micro_batch_size: int,
     pad_token_id: int,
-    device: torch.device,
-    autocast_dtype: torch.dtype | None,
+    precision: str,
+    process: Process,
 ) -> list[Logits]:
-    """Logits of every feature, in the order of `features`; computed shortest first, so that little is padded.
+    """Logits of every feature, in the order of `features`, on every rank; each rank has computed its share.
 
-    Raises UserError when the model answers with numbers that are not finite.
+    model: on any device, with fp32 weights. precision: fp32, or bf16 or fp16 (autocast). Every rank calls it. Raises
+    UserError when the model answers with numbers that are not finite.
     """
+    with together(process):
+        share = logits_of_share(
+            model,
+            features,
+            micro_batch_size=micro_batch_size,
+            pad_token_id=pad_token_id,
+            precision=precision,
+            process=process,
+        )
+    logits = {i: one for of_rank in of_all_ranks(process, share) for i, one in of_rank.items()}
+    return [logits[i] for i in range(len(features))]
+
+
+def logits_of_share(
+    model: BertForQuestionAnswering,
+    features: Sequence[Feature],
+    *,
+    micro_batch_size: int,
+    pad_token_id: int,
+    precision: str,
+    process: Process,
+) -> dict[int, Logits]:
+    """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so little is padded."""
+    device, dtype = process.device, AUTOCAST[precision]
     model.to(device).eval()  # type: ignore[arg-type]  # the decorator on transformers' `to` hides its type
     logits: dict[int, Logits] = {}
     shortest_first = sorted(range(len(features)), key=lambda i: len(features[i].input_ids))
-    with torch.inference_mode(), Progress("predict", total=len(features), unit="features") as progress:
-        for first in range(0, len(features), micro_batch_size):
+    starts = range(0, len(features), micro_batch_size)[process.rank :: process.world_size]
+    total = sum(min(micro_batch_size, len(features) - first) for first in starts)
+    shown = Progress("predict", total=total, unit="features", is_shown=process.is_main)
+    with torch.inference_mode(), shown as progress:
+        for first in starts:
             indices = shortest_first[first : first + micro_batch_size]
             batch = {name: rows.to(device) for name, rows in pad([features[i] for i in indices], pad_token_id).items()}
-            with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                 output = model(**batch)
-            starts, ends = (rows.float().cpu().numpy() for rows in (output.start_logits, output.end_logits))
+            starts_of, ends_of = (rows.float().cpu().numpy() for rows in (output.start_logits, output.end_logits))
             for row, i in enumerate(indices):
                 num_tokens = len(features[i].input_ids)
-                logits[i] = Logits(start=starts[row, :num_tokens], end=ends[row, :num_tokens])
+                logits[i] = Logits(start=starts_of[row, :num_tokens], end=ends_of[row, :num_tokens])
                 if not (np.isfinite(logits[i].start).all() and np.isfinite(logits[i].end).all()):
                     raise UserError(
                         found="logits that are not finite",
                         expected="numbers",
-                        fix="set precision=fp32 or model_dir",
+                        fix="set runtime.precision=fp32, a lower peak_lr, or another model_dir",
                     )
             progress.update(len(indices))
-    return [logits[i] for i in range(len(features))]
+    return logits
 
 
 def predict_answers(

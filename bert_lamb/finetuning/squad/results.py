@@ -1,0 +1,69 @@
+"""What a finished fine-tuning leaves in its run directory, beside what every run has (outputs/run_dir.py).
+
+model/                  the fine-tuned model and its tokenizer, for transformers
+nbest_predictions.json  question id -> the best answers with logits and probabilities
+predictions.json        question id -> the best answer, as the official scorer reads it
+scores.json             the result; written last, so it stands for a complete run
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import BertForQuestionAnswering
+
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad.files import read_json
+from bert_lamb.finetuning.squad.model import quiet_transformers
+from bert_lamb.finetuning.squad.predict import Candidate
+from bert_lamb.finetuning.squad.tokenizer import WordPieces
+from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+
+MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME = "model", "nbest_predictions.json", "predictions.json"
+SCORES_NAME = "scores.json"
+NAMES = frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, SCORES_NAME})
+
+
+def save_model(run_dir: Path, model: BertForQuestionAnswering, tokenizer: WordPieces) -> None:
+    """Write model/, which appears whole; one that an interrupted run left is replaced."""
+    partial, folder = run_dir / (MODEL_NAME + PARTIAL_SUFFIX), run_dir / MODEL_NAME
+    shutil.rmtree(partial, ignore_errors=True)
+    with quiet_transformers():
+        model.save_pretrained(partial)
+        tokenizer.for_transformers(model_max_length=model.config.max_position_embeddings).save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def write_predictions(run_dir: Path, candidates: Mapping[str, list[Candidate]]) -> dict[str, str]:
+    """Both files of predictions; returns question id -> the best answer."""
+    write_json(run_dir / NBEST_NAME, {id_: [asdict(one) for one in best] for id_, best in candidates.items()})
+    predictions = {question_id: best[0].text for question_id, best in candidates.items()}
+    write_json(run_dir / PREDICTIONS_NAME, predictions)
+    return predictions
+
+
+def read_scores(run_dir: Path) -> dict[str, Any] | None:
+    """scores.json of a finished run; None where there is none. Raises UserError for one that is damaged."""
+    file, fix = run_dir / SCORES_NAME, "set run_dir, or if_exists=restart"
+    if not file.is_file():
+        return None
+    content = read_json(file, expected="what `bert-lamb squad` wrote there", fix=fix)
+    if not isinstance(content, dict) or not {"dataset_name", "num_questions", "exact_match", "f1"} <= content.keys():
+        raise UserError(found=f"{file} without scores", expected="what `bert-lamb squad` wrote there", fix=fix)
+    return content
+
+
+def summary(scores: Mapping[str, Any]) -> str:
+    """One line for people, with the questions' name, since EM and F1 mean nothing without it."""
+    return (
+        f"{scores['dataset_name']}, {scores['num_questions']:,} questions: "
+        f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}"
+    )
+
+
+def write_json(file: Path, content: Any) -> None:
+    write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
