@@ -28,7 +28,7 @@ for weights in pretrained random; do
     say "$([ $weights = pretrained ] && echo 5 || echo 6)/7 question answering from $weights weights"
     bert-lamb squad fine_tuning=demo model_dir="$RUN/export" initial_weights=$weights \
         train_file="$RUN/data/questions/train.json" eval_file="$RUN/data/questions/dev.json" \
-        output_dir="$RUN/questions-$weights" if_exists="$IF_EXISTS"
+        run_dir="$RUN/questions-$weights" if_exists="$IF_EXISTS"
 done
 say "7/7 report"
 bert-lamb report run_dir="$RUN/pretrain" \

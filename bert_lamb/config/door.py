@@ -53,7 +53,7 @@ def renamed_keys(command: str, words: Iterable[str]) -> list[UserError]:
 def new_name_of(command: str, message: str) -> str | None:
     """What a key is called now that a message of Hydra says is no field, as in a yaml file of one's own."""
     for old, new in RENAMED.get(command, {}).items():
-        if f"'{old}'" in message:
+        if f"Key '{old}'" in message:
             return f"{old} is called {new} now"
     return None
 

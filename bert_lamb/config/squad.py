@@ -6,7 +6,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from bert_lamb.config.checks import Complaints, IfExists, check_if_positive, check_if_share, check_seed
-from bert_lamb.config.optimizer import AdamWConfig, OptimizerConfig, check_optimizer
+from bert_lamb.config.optimizer import OptimizerConfig, check_optimizer
 from bert_lamb.config.runtime import (
     CheckpointConfig,
     LoggingConfig,
@@ -57,7 +57,7 @@ class SquadConfig:
     warmup_proportion: float = 0.1  # of the steps
     decay_power: float = 1.0
     num_epochs: float = 2.0
-    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     max_grad_norm: float = 1.0  # clip of the global gradient norm; 0: no clipping
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

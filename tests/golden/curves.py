@@ -58,6 +58,8 @@ FINE_TUNING = {
 PEOPLE = ["anna", "bruno", "clara", "david", "emma", "felix", "greta", "hugo"]
 PLACES = ["paris", "london", "madrid", "vienna", "oslo", "rome", "bern", "prague"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "where", "does", "live", "lives", "in", "and", "."]
+# Shifts of all logits alike, which a softmax over positions does not see; and the biases of keys.
+WITHOUT_GRADIENT = ("bert.encoder.layer.1.output.LayerNorm.bias", "qa_outputs.bias")
 Curve = dict[str, dict[str, list[float]]]  # "losses": phase -> a loss per step; "weights": name -> norm, projection
 
 
@@ -170,11 +172,11 @@ def _losses(run_dir: Path) -> dict[str, list[float]]:
 def _figures(weights: dict[str, torch.Tensor]) -> dict[str, list[float]]:
     """Norm and projection on a fixed wave, in float64: a hash would ask for the same rounding on every processor.
 
-    Without the biases of keys, whose gradient is zero but for rounding, which Adam blows up to whole steps.
+    Without WITHOUT_GRADIENT, whose gradient is zero but for rounding, which Adam blows up to whole steps.
     """
     figures = {}
     for name, weight in sorted(weights.items()):
-        if not name.endswith("key.bias"):
+        if name not in WITHOUT_GRADIENT and not name.endswith("key.bias"):
             flat = weight.double().flatten()
             wave = torch.cos(0.7 * torch.arange(len(flat), dtype=torch.float64))
             figures[name] = [float(flat.norm()), float(flat @ wave)]

@@ -12,12 +12,14 @@ import torch
 from squad_material import tiny_config, where_questions
 from transformers import BertForQuestionAnswering
 
+from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Example
 from bert_lamb.finetuning.squad.features import Feature, answer_positions, make_features, pad
 from bert_lamb.finetuning.squad.predict import Logits, predict_answers, predict_logits, rank_answers
 from bert_lamb.finetuning.squad.scoring import score
 
+CPU = Process(0, 0, 1, torch.device("cpu"))
 CONTEXT = "a b c d a"
 LETTERS = [(i, i + 1) for i in range(0, 9, 2)]
 
@@ -131,7 +133,12 @@ def test_logits_equal_transformers_run_one_by_one(tokenizer, pieces):
     model = BertForQuestionAnswering(tiny_config(tokenizer)).eval()
     features = make_features(where_questions(), pieces, max_seq_length=14, doc_stride=3, max_query_length=5)
     ours = predict_logits(
-        model, features, micro_batch_size=3, pad_token_id=0, device=torch.device("cpu"), autocast_dtype=None
+        model,
+        features,
+        micro_batch_size=3,
+        pad_token_id=0,
+        precision="fp32",
+        process=CPU,
     )
     with torch.no_grad():
         for feature, one in zip(features, ours, strict=True):
@@ -146,5 +153,10 @@ def test_a_broken_model_is_refused(tokenizer, pieces):
     features = make_features(where_questions(), pieces, max_seq_length=32, doc_stride=8, max_query_length=8)
     with pytest.raises(UserError, match="not finite"):
         predict_logits(
-            model, features, micro_batch_size=4, pad_token_id=0, device=torch.device("cpu"), autocast_dtype=None
+            model,
+            features,
+            micro_batch_size=4,
+            pad_token_id=0,
+            precision="fp32",
+            process=CPU,
         )

@@ -1,0 +1,57 @@
+"""One of two ranks that fine-tunes every case of a file, one after the other; zero1 is killed once and resumed.
+
+usage, under torchrun: squad_worker.py CASES.json     name -> arguments of `bert-lamb squad`
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import deepspeed
+import torch
+
+from bert_lamb.cli.main import compose
+from bert_lamb.engine.launch import join_process_group, this_process
+from bert_lamb.finetuning.squad.command import squad
+from bert_lamb.train.recorder import Recorder
+
+
+class Killed(BaseException):
+    pass
+
+
+def main(file: Path) -> None:
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled, which takes half a minute
+    process = this_process(device="cpu", num_threads=1)
+    join_process_group(process)
+    for name, words in json.loads(file.read_text()).items():
+        if name == "zero1":
+            kill_after_a_checkpoint([*words, "checkpoint.interval_steps=2"])
+            if process.is_main:
+                shutil.copytree(file.parent / name, file.parent / "left")
+            torch.distributed.barrier()
+            words = [*words, "checkpoint.interval_steps=2", "if_exists=resume"]
+        squad(compose("squad", words))
+
+
+def kill_after_a_checkpoint(words: list[str]) -> None:
+    """All ranks die in the third step: the main process by its recorder, the others as it were by the launcher."""
+    original = Recorder.step
+
+    def step_or_die(self, stage, step, **rest):
+        if step == 3:
+            raise Killed
+        original(self, stage, step, **rest)
+
+    Recorder.step = step_or_die
+    try:
+        squad(compose("squad", words))
+    except Killed:
+        pass
+    finally:
+        Recorder.step = original
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
