@@ -78,13 +78,13 @@ def chain(tmp_path_factory):
             f"initial_weights={weights}",
             f"train_file={root}/questions.json",
             f"eval_file={root}/questions.json",
-            f"output_dir={root}/{weights}",
+            f"run_dir={root}/{weights}",
             "num_epochs=40",
             "max_seq_length=40",
             "max_query_length=12",
             "doc_stride=16",
-            "batch_size=8",
-            "micro_batch_size=8",
+            "global_batch_size=8",
+            "runtime.num_threads=1",
             "peak_lr=3e-3",
         )
     call("report", f"run_dir={root}/run", f"+scores.pretrained={root}/pretrained", f"+scores.random={root}/random")

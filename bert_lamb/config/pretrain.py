@@ -164,8 +164,8 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
     for name, phase in config.phases.items():
         complaints.extend(check_phase(name, phase, config.model))
     complaints.extend(check_micro_batch_sizes(config.runtime.micro_batch_size, config.phases))
-    complaints.unless(config.max_grad_norm >= 0, "max_grad_norm", config.max_grad_norm, "0 (off) or more")
     complaints.extend(check_masking(config.masking))
+    complaints.unless(config.max_grad_norm >= 0, "max_grad_norm", config.max_grad_norm, "0 (off) or more")
     complaints.extend(check_optimizer(config.optimizer, config.runtime))
     complaints.extend(check_runtime(config.runtime))
     complaints.extend(check_evaluation(config.evaluation))

@@ -20,9 +20,10 @@ from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE
 from bert_lamb.report.figures import draw_figures, draw_heat_maps
 from bert_lamb.report.metrics import read_metrics
-from bert_lamb.report.summary import as_table, read_scores, summarise
+from bert_lamb.report.summary import SCORES_FILE, as_table, read_scores, summarise
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+OWN_LABEL = "this run"
 UNKNOWN = "\u2013"  # a dash
 
 
@@ -37,7 +38,8 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     run = read_metrics(run_dir / METRICS_FILE)
     config_yaml = read_text(run_dir / CONFIG_FILE)
     versions = json.loads(read_text(run_dir / VERSIONS_FILE))
-    scores = [read_scores(label, folder) for label, folder in score_dirs.items()]
+    own = {OWN_LABEL: run_dir} if (run_dir / SCORES_FILE).is_file() else {}  # of a fine-tuning
+    scores = [read_scores(label, folder) for label, folder in {**own, **score_dirs}.items()]
 
     content = without_nan({**summarise(run, scores), "versions": versions})
     page = load_template().render(

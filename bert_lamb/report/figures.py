@@ -57,10 +57,11 @@ def draw_figures(run: Run) -> list[tuple[str, str]]:
     """(title, SVG element) of every plot that the run has numbers for."""
     drawings: list[tuple[str, Callable[[Figure, Run], None]]] = [
         ("Loss", draw_loss),
-        ("Masked-LM accuracy", draw_accuracy),
         ("Learning rate", draw_lr),
         ("Gradient norm before clipping", draw_grad_norm),
     ]
+    if points(run, "mlm_accuracy")[0]:
+        drawings.insert(1, ("Masked-LM accuracy", draw_accuracy))
     if any("trust_ratio_median" in one for phase in run.phases for one in phase.steps):
         drawings.append(("Trust ratio over all adapted parameters", draw_trust_ratio))
     drawings.append(("Throughput", draw_throughput))
@@ -122,7 +123,8 @@ def axes_with_phases(figure: Figure, run: Run, label: str) -> Axes:
 def draw_loss(figure: Figure, run: Run) -> None:
     axes = axes_with_phases(figure, run, "nats")
     axes.plot(*points(run, "loss"), color=GREY, label="loss")
-    axes.plot(*points(run, "mlm_loss"), color=BLUE, label="masked LM")
+    if points(run, "mlm_loss")[0]:
+        axes.plot(*points(run, "mlm_loss"), color=BLUE, label="masked LM")
     if points(run, "nsp_loss")[0]:
         axes.plot(*points(run, "nsp_loss"), color=GREEN, label="next sentence")
     if points(run, "mlm_loss", "heldout")[0]:

@@ -1,17 +1,6 @@
 """First stop of the report: metrics.jsonl -> the phases of the run with their records.
 
-One JSON object a line, written by `pretrain`; `kind` says which. Losses in nats, `seconds` of one step, `step` 1-based
-within the phase (the state after that step).
-
-    phase_start   the batch arithmetic: max_seq_length, global_batch_size, total_steps, ...
-    nsp stands for the sentence task, next-sentence prediction or sentence order; without one its numbers are absent.
-
-    step          lr, loss, mlm_loss, [nsp_loss], mlm_accuracy, grad_norm, [trust_ratio_min, _median, _max: LAMB, LARS],
-                  is_applied, sequences_per_second, seconds, num_sequences
-    heldout       mlm_loss, mlm_accuracy, [nsp_loss, nsp_accuracy], num_instances, [unigram_cross_entropy]
-    trust_ratios  trust_ratio, param_norm, update_norm: each parameter name -> number; none of a skipped step
-    resume        the run continues after this step; later steps of the phase are done again
-    phase_end     its step is the phase's last, also where that step was not logged
+outputs/METRICS.md tells the kinds of lines and their fields, outputs/metrics.py has the table that is checked here.
 """
 
 import json
@@ -21,20 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.metrics import FIELDS, complaint
 
 Record = dict[str, Any]
 
-NUMBERS = {  # kind -> the numbers that each of its lines must have
-    "phase_start": ("max_seq_length", "global_batch_size", "total_steps"),
-    "step": (
-        *("lr", "loss", "mlm_loss", "mlm_accuracy", "grad_norm"),
-        *("sequences_per_second", "seconds", "num_sequences"),
-    ),
-    "heldout": ("mlm_loss", "mlm_accuracy", "num_instances"),
-    "trust_ratios": (),
-    "resume": (),
-    "phase_end": (),
-}
+SIZES = ("max_seq_length", "global_batch_size", "total_steps")  # of a phase_start
 NORM_FIELDS = ("trust_ratio", "param_norm", "update_norm")  # the fields of a trust_ratios line
 
 
@@ -85,7 +65,7 @@ def read_metrics(file: Path) -> Run:
             raise _refusal(file, number, f"no JSON ({error})", "one JSON object") from error
         if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
             raise _refusal(file, number, "no object with a kind", "one JSON object with a kind")
-        if record["kind"] not in NUMBERS:
+        if record["kind"] not in FIELDS:
             unknown_kinds[record["kind"]] += 1
             continue
         _check_fields(file, number, record)
@@ -103,7 +83,7 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
         if record["phase"] in names:
             raise _refusal(file, number, f"a second start of {record['phase']}", "one start of each phase")
         first_step = run.phases[-1].first_step + run.phases[-1].num_steps if run.phases else 0
-        sizes = {name: record[name] for name in NUMBERS["phase_start"]}
+        sizes = {name: record[name] for name in SIZES}
         run.phases.append(Phase(record["phase"], first_step=first_step, **sizes))
         return
     if record["phase"] not in names:
@@ -119,7 +99,7 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
     if phase is not run.phases[-1]:
         raise _refusal(file, number, f"a {kind} of {phase.name}", f"one of {names[-1]}, which has begun")
     phase.num_steps = max(phase.num_steps, step)
-    if kind == "phase_end":
+    if kind in ("phase_end", "scores"):
         return
     records = {"step": phase.steps, "heldout": phase.heldout, "trust_ratios": phase.trust_ratios}[kind]
     if records and step <= records[-1]["step"]:
@@ -134,16 +114,8 @@ def _check_fields(file: Path, number: int, record: Record) -> None:
     first = 1 if kind in ("step", "trust_ratios") else 0
     if type(record.get("step")) is not int or record["step"] < first:
         raise _refusal(file, number, f"a {kind} with step {record.get('step')!r}", "a number of steps")
-    for name in NUMBERS[kind]:
-        if type(record.get(name)) not in (int, float):
-            raise _refusal(file, number, f"a {kind} with {name} {record.get(name)!r}", "a number")
-    if kind == "step" and not isinstance(record.get("is_applied"), bool):
-        raise _refusal(file, number, f"a step with is_applied {record.get('is_applied')!r}", "true or false")
-    if kind == "trust_ratios":
-        for name in NORM_FIELDS:
-            values = record.get(name)
-            if not isinstance(values, dict) or any(type(value) not in (int, float) for value in values.values()):
-                raise _refusal(file, number, f"trust_ratios with {name} {values!r:.80}", "parameter name -> number")
+    if wrong := complaint(kind, record):
+        raise _refusal(file, number, wrong, "the fields of outputs/METRICS.md")
 
 
 def _refusal(file: Path, number: int, found: str, expected: str) -> UserError:

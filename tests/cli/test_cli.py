@@ -26,6 +26,9 @@ def run(capsys, *arguments):
     return status, captured.err.splitlines(), captured.out
 
 
+SQUAD = ["squad", "model_dir=m", "eval_file=e", "run_dir=o"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -67,7 +70,7 @@ def run(capsys, *arguments):
         (
             [*RECIPE, "runtime.micro_batch_size.phase11=8", "runtime.micro_batch_size.fine=8"],
             [
-                "found runtime.micro_batch_size.fine=8; expected a phase of this run: phase1, phase2",
+                "found runtime.micro_batch_size.fine=8; expected a stage of this run: phase1, phase2",
                 "found runtime.micro_batch_size.phase11=8",
             ],
         ),
@@ -90,8 +93,12 @@ def run(capsys, *arguments):
             ["found runtime.precision=fp16 and runtime.device=auto where torch sees no GPU"],
         ),
         (
-            ["squad", "model_dir=m", "eval_file=e", "output_dir=o", "weight_decay=-1", "max_grad_norm=-1"],
-            ["found weight_decay=-1.0", "found max_grad_norm=-1.0"],
+            [*SQUAD, "optimizer.weight_decay=-1", "max_grad_norm=-1"],
+            ["found max_grad_norm=-1.0", "found optimizer.weight_decay=-1.0"],
+        ),
+        (
+            [*SQUAD, "batch_size=8", "+device=cpu", "output_dir=o"],
+            ["expected global_batch_size,", "expected runtime.device,", "expected run_dir, as it is called now"],
         ),
         ([*RECIPE, "evaluation.max_instances=-1"], ["found evaluation.max_instances=-1"]),
         (["prepare", "output_dir=o"], ["found sources={}; expected at least one source"]),
@@ -101,10 +108,10 @@ def run(capsys, *arguments):
             ["found instances_per_shard=4194304; expected at most 4194303 at length 512"],
         ),
         (
-            ["squad", "model_dir=m", "eval_file=e", "output_dir=o", "batch_size=0", "micro_batch_size=-1"],
-            ["found batch_size=0; expected a number above 0", "found micro_batch_size=-1; expected a number above 0"],
+            [*SQUAD, "global_batch_size=0", "runtime.micro_batch_size.fine_tuning=-1"],
+            ["found global_batch_size=0; expected a number above 0", "found runtime.micro_batch_size.fine_tuning=-1"],
         ),
-        (["squad", "model_dir=/nowhere", "eval_file=e", "output_dir=o"], ["/nowhere"]),
+        ([*SQUAD, "model_dir=/nowhere"], ["/nowhere"]),
         (["export", "run_dir=/nowhere", "output_dir=o"], ["found no folder /nowhere"]),
         (["report", "run_dir=/nowhere"], ["/nowhere"]),
         (["inspect", "shards_dir=/nowhere"], ["no manifest.json in /nowhere"]),
@@ -217,7 +224,7 @@ def test_every_option_of_every_group_composes(group, monkeypatch):
     command = {"corpus": "prepare", "fine_tuning": "squad"}.get(group, "pretrain")
     needed = {
         "prepare": ["output_dir=o"],
-        "squad": ["model_dir=m", "eval_file=e", "output_dir=o"],
+        "squad": ["model_dir=m", "eval_file=e", "run_dir=o"],
         "pretrain": ["recipe=demo", "shards=s", "run_dir=r"],
     }[command]
     options = sorted(path.stem for path in (cli.conf_dir() / group).glob("*.yaml"))

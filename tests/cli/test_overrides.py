@@ -69,7 +69,7 @@ def test_null_is_none_only_where_there_may_be_none():
     made = compose(*CORPUS, "vocabulary.file=null", "share=NULL", "sources.text.license=null")
     assert (made.vocabulary.file, made.share, made.sources["text"].license) == (None, None, "null")
     assert compose(*CORPUS, "vocabulary.file='null'").vocabulary.file == "null"
-    assert compose("squad", "model_dir=m", "eval_file=e", "output_dir=o", "train_file=1e5").train_file == "1e5"
+    assert compose("squad", "model_dir=m", "eval_file=e", "run_dir=o", "train_file=1e5").train_file == "1e5"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_entries_of_every_other_mapping():
     made = compose(*RUN, *words, "runtime.deepspeed_overrides.a.b=1e5", "+runtime.deepspeed_overrides.c={d:[1]}")
     assert list(made.phases) == ["phase1", "phase2", "late"]
     assert made.phases["late"].shards == "1e3"
-    assert made.runtime.micro_batch_size == {"phase1": 16, "phase2": 4, "late": 4}
+    assert made.runtime.micro_batch_size == {"phase1": 16, "phase2": 4, "late": 4, "fine_tuning": 32}
     assert made.runtime.deepspeed_overrides == {"a": {"b": 1e5}, "c": {"d": [1]}}
     assert list(compose(*RUN, "~phases.phase2").phases) == ["phase1"]
     for word in ("+scores.squad=1e5", "scores.squad=1e5", "++scores={squad:1e5}", "scores={squad:'1e5'}"):
