@@ -173,11 +173,12 @@ def test_transformers_loads_the_export(chain):
 def test_an_export_is_replaced_only_when_asked(chain, capsys):
     arguments = ["export", f"run_dir={chain}/run", f"output_dir={chain}/export"]
     assert cli.main(arguments) == 2
-    assert "an export of phase2-0000003" in capsys.readouterr().err
+    assert "found an export at" in capsys.readouterr().err
     before = (chain / "export" / "model.safetensors").stat().st_mtime_ns
     call(*arguments, "if_exists=resume")
     assert (chain / "export" / "model.safetensors").stat().st_mtime_ns == before
     assert cli.main([*arguments, "if_exists=resume", "checkpoint=phase1-0000006"]) == 2
+    assert "checkpoint=phase2-0000003; expected checkpoint=phase1-0000006" in capsys.readouterr().err
     assert cli.main([*arguments[:2], f"output_dir={chain}/shards", "if_exists=restart"]) == 2
     assert (chain / "shards" / "manifest.json").exists()
 

@@ -50,8 +50,8 @@ class RunDir:
 
     def _stranger(self) -> str | None:
         """What is in the way: a file, something that no run writes, or checkpoints without what they belong to."""
-        if self.path.exists() and not self.path.is_dir():
-            return "a file"
+        if not self.path.is_dir() and (self.path.exists() or self.path.is_symlink()):
+            return "a file" if self.path.exists() else "a link to nothing"
         names = sorted(path.name for path in self.path.glob("*"))
         strangers = [name for name in names if not is_of_a_run(name, self.results)]
         if strangers:

@@ -151,7 +151,7 @@ def test_defects_keep_their_traceback(error):
     [
         (["output_dir=a_file/o"], "found not a directory: a_file/o.partial"),
         ([f"output_dir={'n' * 300}"], "found file name too long: nnn"),
-        (["output_dir=a_file"], "a_file, which holds something else"),
+        (["output_dir=a_file"], "in the way at a_file, which is not"),
     ],
 )
 def test_paths_that_cannot_be_written(words, message, tmp_path, monkeypatch, capsys):

@@ -243,7 +243,7 @@ def test_shares_in_any_order_merge_to_the_same_bytes(prepared, with_vocabulary, 
     with pytest.raises(UserError, match=r"no documents of the partition that begins with .*run bert-lamb prepare for"):
         merge(settings, Spread(SMALL_PARTITIONS, 1), output_dir=output_dir)
     for changed in (replace(settings, seed=2), replace(settings, cleaning=Cleaning(min_words=3))):
-        with pytest.raises(UserError, match=r"unfinished, at .* with (seed|cleaning\.min_words)="):
+        with pytest.raises(UserError, match=r"unfinished, at .* with (seed|cleaning\.\w+)="):
             merge(changed, Spread(SMALL_PARTITIONS, 1), output_dir=output_dir)
     with pytest.raises(UserError, match=r"unfinished, at .* with partition_bytes="):
         prepare(settings, Spread(999, 1, "1/3"), output_dir=output_dir, if_exists="refuse")
@@ -359,7 +359,7 @@ def test_a_mistaken_restart_deletes_nothing(prepared, corpus, tmp_path, mistake,
             settings_of(corpus, **mistake), Spread(700, 1), output_file=tmp_path / "words.txt", if_exists="restart"
         )
     assert (tmp_path / "words.txt").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["shards", "words.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shards", "words.txt", "words.txt.json"]
 
 
 @pytest.mark.parametrize("if_exists", ["refuse", "resume", "restart"])

@@ -17,6 +17,7 @@ from squad_material import squad_json, where_questions
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
 from bert_lamb.config.checks import IfExists
+from bert_lamb.config.optimizer import AdamWConfig
 from bert_lamb.config.runtime import EngineName, Precision, RuntimeConfig
 from bert_lamb.config.squad import InitialWeights, SquadConfig
 from bert_lamb.errors import UserError
@@ -39,6 +40,7 @@ def config(tmp_path, encoder_dir, questions_file) -> SquadConfig:
         global_batch_size=8,
         peak_lr=5e-3,
         num_epochs=60.0,
+        optimizer=AdamWConfig(),
         runtime=RuntimeConfig(
             engine=EngineName.torch, device="cpu", precision=Precision.fp32, micro_batch_size={"fine_tuning": 4}
         ),
