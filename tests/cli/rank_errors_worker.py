@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from bert_lamb.cli import faults
 from bert_lamb.cli import main as cli
-from bert_lamb.cli import ranks
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.errors import UserError
 
@@ -45,7 +45,7 @@ def main(folder: Path, arguments: list[str]) -> int:
                 status = left.args[0]
         seen[name] = status, said.getvalue()
 
-    leave_for_good, ranks.leave_alone = ranks.leave_alone, leave_or_return
+    leave_for_good, faults.leave_alone = faults.leave_alone, leave_or_return
     meet("configuration", "phases.phase1.total_steps=0")
     meet("engine", "runtime.engine=torch")
     meet("damaged", f"shards={folder}/damaged")
@@ -67,7 +67,7 @@ def main(folder: Path, arguments: list[str]) -> int:
     with a_mistake_after_all_have_met():
         meet("late")
     (folder / f"seen{rank}.json").write_text(json.dumps(seen))
-    ranks.leave_alone = leave_for_good
+    faults.leave_alone = leave_for_good
     torch.distributed.distributed_c10d._get_default_store().set("failed", "0")
     torch.distributed.barrier()
     if rank == 1:
@@ -76,7 +76,7 @@ def main(folder: Path, arguments: list[str]) -> int:
 
 
 def leave_or_return(status: int) -> int:
-    return leave(status) if ranks._is_connected() else status
+    return leave(status) if faults._is_connected() else status
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from bert_lamb.cli import main as cli
+from bert_lamb.cli.compose import compose as compose_typed
+from bert_lamb.cli.compose import conf_dir
 from bert_lamb.config import corpus, runtime
 from bert_lamb.config.door import SCHEMAS
 from bert_lamb.shards import schema
@@ -182,9 +184,9 @@ def test_both_sides_agree_on_the_largest_shard():
 
 
 def test_bounds_may_be_infinite_and_runtimes_name_phases_that_a_run_has_not():
-    made = cli.compose("pretrain", [*RECIPE[1:], "optimizer.trust_ratio_bounds=[0.1,inf]", "~phases.phase2"])
+    made = compose_typed("pretrain", [*RECIPE[1:], "optimizer.trust_ratio_bounds=[0.1,inf]", "~phases.phase2"])
     assert made.optimizer.trust_ratio_bounds == [0.1, float("inf")]
-    for path in (cli.conf_dir() / "runtime").glob("*.yaml"):
+    for path in (conf_dir() / "runtime").glob("*.yaml"):
         assert yaml.safe_load(path.read_text())["micro_batch_size"].keys() == runtime.STAGES_OF_RUNTIMES
 
 
@@ -215,7 +217,7 @@ def test_every_schema_has_a_command_and_a_root():
 
     assert SCHEMAS.keys() == COMMANDS.keys() == cli.SUMMARIES.keys()
     for command in SCHEMAS:
-        assert (cli.conf_dir() / f"{command}.yaml").exists()
+        assert (conf_dir() / f"{command}.yaml").exists()
 
 
 @pytest.mark.parametrize("group", ["corpus", "fine_tuning", "model", "runtime", "tracker", "optimizer"])
@@ -227,24 +229,24 @@ def test_every_option_of_every_group_composes(group, monkeypatch):
         "squad": ["model_dir=m", "eval_file=e", "run_dir=o"],
         "pretrain": ["recipe=demo", "shards=s", "run_dir=r"],
     }[command]
-    options = sorted(path.stem for path in (cli.conf_dir() / group).glob("*.yaml"))
+    options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
     assert options
     for option in options:
-        node = yaml.safe_load((cli.conf_dir() / group / f"{option}.yaml").read_text())
+        node = yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text())
         extra = [
             f"sources.{name}.{field}=p"
             for name, source in ((node or {}).get("sources") or {}).items()
             for field, value in source.items()
             if value == "???" and field != "license"
         ]
-        assert cli.compose(command, [*needed, f"{group}={option}", *extra])
+        assert compose_typed(command, [*needed, f"{group}={option}", *extra])
 
 
 def test_every_kind_of_source_has_a_corpus():
     """A file of its own name, or the one named here, with a source of that kind."""
     named = {"mediawiki": "wikipedia_dump"}
     for kind in corpus.SourceKind:
-        path = cli.conf_dir() / "corpus" / f"{named.get(kind.value, kind.value)}.yaml"
+        path = conf_dir() / "corpus" / f"{named.get(kind.value, kind.value)}.yaml"
         (source,) = yaml.safe_load(path.read_text())["sources"].values()
         assert source["kind"] == kind.value
 

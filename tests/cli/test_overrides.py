@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bert_lamb.cli import main as cli
+from bert_lamb.cli.compose import compose as compose_typed
 from bert_lamb.cli.overrides import make_ready, split_at_commas
 from bert_lamb.cli.yaml_texts import _text_keys
 from bert_lamb.config import corpus, door
@@ -22,7 +23,7 @@ RUN = ["pretrain", "recipe=demo", "shards=s", "run_dir=r"]
 
 
 def compose(command, *words):
-    return cli.compose(command, list(words))
+    return compose_typed(command, list(words))
 
 
 def texts(*typed):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bert_lamb.cli.main import compose
+from bert_lamb.cli.compose import compose
 from bert_lamb.engine import build as engine_build
 from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.engine.launch import Process

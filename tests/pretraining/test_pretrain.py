@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from bert_lamb.checkpoint.reading import Checkpoint
-from bert_lamb.cli.main import compose
+from bert_lamb.cli.compose import compose
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import RunDir

@@ -6,7 +6,7 @@ The table below is copied from the paper's and NVIDIA's own tables, not from con
 import pytest
 import yaml
 
-from bert_lamb.cli.main import compose, conf_dir
+from bert_lamb.cli.compose import compose, conf_dir
 
 PAPER_ROWS = {  # name: batch, total steps, sqrt-scaling exponent k of lr = 5 / (2^k 1000), 1 / warm-up proportion, F1
     "lamb_512": (512, 1_000_000, 3.0, 320, "91.752"),

@@ -1,4 +1,13 @@
-"""What the command line needs to know of ranks, without importing torch: who prints, under which name, how to leave."""
+"""The one path from a fault in any rank to the user's screen: who prints it, under which name, and how to leave.
+
+    raised                     where                                  printed by
+    UserError, reporter "rank 0"   every rank has it (`together`)     rank 0
+    UserError, reporter "machine"  a machine's ranks find it alike    the first rank of each machine
+    UserError, reporter "rank"     one rank has it                    that rank, with its name; the same words once
+    any other exception            a defect                           the first rank to fail, its traceback labelled
+
+A UserError is a line for each complaint and status 2. Without torch: nothing here imports it.
+"""
 
 import os
 import sys
@@ -6,6 +15,33 @@ import traceback
 
 from bert_lamb.engine.place import may_speak, place_in, rank_label
 from bert_lamb.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_CHECK_FAILED = 1
+EXIT_DEFECT = 1
+ON_RANKS = ("pretrain", "squad")  # that several ranks may run together, which signals stop between steps
+
+
+def fail(command: str, error: Exception) -> int:
+    """Report an exception once over all ranks; returns the exit status where this process may end by itself.
+
+    A rank that fails alone leaves here and now, since the others may wait for it. A defect of a process without other
+    ranks is raised again.
+    """
+    if isinstance(error, UserError):
+        report(command, error)
+        return EXIT_USER_ERROR if error.reporter == "rank 0" else leave_alone(EXIT_USER_ERROR)
+    if not rank_label():
+        raise error
+    print_traceback()
+    return leave_alone(EXIT_DEFECT)
+
+
+def report(command: str, error: UserError) -> None:
+    """Print each complaint on a line, unless another rank does."""
+    if command not in ON_RANKS or is_reporter(error):  # tasks of other commands do not know of each other
+        for line in str(error).splitlines():
+            print(f"bert-lamb {command}: {label_for(error)}{line}", file=sys.stderr, flush=True)
 
 
 def is_reporter(error: UserError) -> bool:

@@ -1,0 +1,51 @@
+"""From a command and its overrides to its typed configuration, by Hydra's Compose API: every complaint is a line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert_lamb.errors import UserError, UserErrors
+
+
+def conf_dir() -> Path:
+    """Where conf/ lies: inside the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed, checkout = package / "conf", package.parent / "conf"
+    return installed if installed.is_dir() else checkout
+
+
+def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
+    """The typed configuration of `command` with `overrides`; raises UserError for what Hydra or the checks refuse."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from bert_lamb.cli.overrides import make_ready
+    from bert_lamb.config import door
+
+    door.register_schemas()
+    if renamed := door.renamed_keys(command, overrides):
+        raise UserErrors(renamed)
+    words = make_ready(door.SCHEMAS[command], overrides)
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            node = hydra.compose(config_name=command, overrides=words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise does_not_compose(command, error) from error
+    return door.to_typed(command, node)
+
+
+def does_not_compose(command: str, error: Exception) -> UserError:
+    """What an exception of Hydra's or OmegaConf's says, as found, expected and fix."""
+    reason = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip())
+    from bert_lamb.config import door
+
+    fix = door.new_name_of(command, reason) or f"see bert-lamb {command} --help"
+    if "hydra/launcher/" in reason:
+        fix = "install the extra: bert-lamb[slurm] or bert-lamb[ray]"
+    return UserError(
+        found=f"configuration that does not compose ({reason})",
+        expected="keys, types and group options of the schema",
+        fix=fix,
+    ).reported_by("machine")
