@@ -94,6 +94,8 @@ def read_object(file: Path) -> dict[str, Any]:
 
 def _fix_of(folder: Path) -> str:
     """A folder of our own that is not an export says which command makes one."""
+    if (folder / "model" / NAME).is_file():  # of a fine-tuning
+        return f"set model_dir={folder / 'model'}"
     if (folder / "checkpoints").is_dir():
         return f"export the run: bert-lamb export run_dir={folder} output_dir=..., and set model_dir to that"
     if (folder / "checkpoint.json").is_file():
@@ -101,8 +103,6 @@ def _fix_of(folder: Path) -> str:
             f"export the checkpoint: bert-lamb export run_dir={folder.parent.parent} checkpoint={folder.name} "
             "output_dir=..., and set model_dir to that"
         )
-    if (folder / "squad_config.json").is_file():
-        return f"set model_dir={folder / 'model'}"
     return FIX
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import deepspeed
 import torch
 
-from bert_lamb.cli.main import compose
+from bert_lamb.cli.compose import compose
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.finetuning.squad.command import squad
 from bert_lamb.train.recorder import Recorder

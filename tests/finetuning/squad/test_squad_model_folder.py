@@ -203,13 +203,13 @@ def test_what_is_wrong_with_a_folder_is_refused(folder, spoil, message):
         ([], "hf download"),
         (["checkpoints/"], "bert-lamb export run_dir="),
         (["checkpoint.json"], "bert-lamb export run_dir=.* checkpoint=runs"),
-        (["squad_config.json"], "model_dir=.*/model"),
+        (["checkpoints/", "model/", "model/config.json"], "model_dir=.*/model"),
     ],
 )
 def test_a_folder_of_ours_that_is_no_export_says_what_to_do(tmp_path, names, fix):
     folder = tmp_path / "runs"
     for name in names:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("{}")
     with pytest.raises(UserError, match=fix):
         check_folder(folder)
