@@ -25,23 +25,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
+from kit import CHECKOUT
+from kit.results import write_result
+from kit.surroundings import surroundings
+from kit.table import Column, number, table
 
-from surroundings import surroundings  # noqa: E402
-
-from data_prep import plan, prepare  # noqa: E402
-from data_prep.documents import partition, store  # noqa: E402
-from data_prep.documents.cleaning import clean  # noqa: E402
-from data_prep.documents.sentences import split_sentences  # noqa: E402
-from data_prep.documents.tokenization import SentenceTokenizer  # noqa: E402
-from data_prep.instances import cutting  # noqa: E402
-from data_prep.settings import Cleaning, Settings, Spread  # noqa: E402
-from data_prep.sources import KINDS, Source, read_documents  # noqa: E402
+from data_prep import plan, prepare
+from data_prep.documents import partition, store
+from data_prep.documents.cleaning import clean
+from data_prep.documents.sentences import split_sentences
+from data_prep.documents.tokenization import SentenceTokenizer
+from data_prep.instances import cutting
+from data_prep.settings import Cleaning, Settings, Spread
+from data_prep.sources import KINDS, Source, read_documents
 
 DEMO = CHECKOUT / "runs" / "demo"
 LENGTHS = (128, 512)
-WHAT_WIDTH = 46
 PEER_MEGABYTES = 4  # of text for the slow ones; their speed does not depend on how much
 
 
@@ -96,10 +95,10 @@ def run(command: list[str]) -> tuple[float, float, float]:
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    complaint = process.stderr.read()
+    errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{shlex.join(command)} failed:\n{complaint}")
+        raise SystemExit(f"{shlex.join(command)} failed:\n{errors}")
     return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
@@ -201,7 +200,7 @@ def time_raw_tokenizers(lines: list[str], tokenizer: SentenceTokenizer, megabyte
 
 
 def time_map_and_group(corpus: Path, vocabulary: Path, work: Path, megabytes: float) -> Row:
-    """transformers' run_mlm.py: datasets.map(tokenise), then group_texts for each length; no sentence pairs."""
+    """transformers' run_mlm.py: datasets.map(tokenize), then group_texts for each length; no sentence pairs."""
     script = Path(__file__).with_name("data_prep_peer.py")
     command = [sys.executable, str(script), str(corpus), str(vocabulary), str(work / "peer"), *map(str, LENGTHS)]
     wall, cpu, peak = run(command)
@@ -209,8 +208,10 @@ def time_map_and_group(corpus: Path, vocabulary: Path, work: Path, megabytes: fl
 
 
 def time_external(command: str, corpus: Path, work: Path, megabytes: float) -> Row:
-    """Another script, on text as the scripts of Google and NVIDIA take it: a sentence a line, documents parted by an
-    empty line. Splitting into sentences is not timed."""
+    """Another script, on text as those of Google and NVIDIA take it; splitting into sentences is not timed.
+
+    The text has a sentence on each line, and an empty line between documents.
+    """
     documents = (json.loads(row)["text"] for row in corpus.open(encoding="utf-8"))
     text = "\n\n".join("\n".join(split_sentences(document)) for document in documents)
     (work / "sentences.txt").write_text(text, encoding="utf-8")
@@ -293,8 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
         about = surroundings(
             settings, packages=("tokenizers", "sentencex", "pyarrow", "numpy", "datasets", "transformers")
         )
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
-        settings.out.write_text(json.dumps({**about, **results}, indent=1, default=str) + "\n")
+        write_result(settings.out, {**about, **results})
     return 0
 
 
@@ -318,28 +318,9 @@ def measure(
     if settings.dump:
         rows.append(time_extraction(settings.dump))
     stations = time_stations(corpus, settings.vocabulary, work)
-    tokens_per_mb = rows[0].num_tokens / rows[0].megabytes
-    total = sum(stations.values())
-    print("\nstation                       s   share")
-    for name, seconds in sorted(stations.items(), key=lambda item: -item[1]):
-        print(f"{name:<24} {seconds:>6.2f} {seconds / total:>7.1%}")
+    print(f"\n{station_table(stations)}")
     print("\nbytes a token on disk: " + ", ".join(f"{name} {value:.3f}" for name, value in num_bytes.items()))
-    raw = rows[0].mb_per_cpu_s
-    header = ("MB", "wall s", "cpu s", "MB/s", "MB/cpu s", "ktok/cpu s", "peak MB", "of raw")
-    print(f"\n{'what':<{WHAT_WIDTH}}" + "".join(f"{name:>11}" for name in header))
-    for row in rows:
-        speed = row.mb_per_cpu_s
-        figures = (
-            f"{row.megabytes:.1f}",
-            f"{row.wall_s:.2f}",
-            f"{row.cpu_s:.2f}",
-            f"{row.mb_per_s:.2f}",
-            f"{speed:.2f}",
-            f"{speed * tokens_per_mb / 1e3:.0f}",
-            f"{row.peak_mb:.0f}" if row.peak_mb else "-",
-            f"{speed / raw:.2f}",
-        )
-        print(f"{row.what[:WHAT_WIDTH]:<{WHAT_WIDTH}}" + "".join(f"{figure:>11}" for figure in figures))
+    print(f"\n{row_table(rows)}")
     ours = {row.num_workers: row for row in rows if row.what.startswith("bert-lamb")}
     for row in rows:
         if 1 in ours and row.what.startswith("external"):
@@ -349,17 +330,54 @@ def measure(
     return {"rows": [asdict(row) for row in rows], "stations": stations, "bytes_a_token": num_bytes}
 
 
+def station_table(stations: dict[str, float]) -> str:
+    """The stations of a run by their seconds, the longest first."""
+    total = sum(stations.values())
+    columns = (
+        Column("station", lambda station: station[0], is_text=True),
+        Column("s", lambda station: number(station[1], ".2f")),
+        Column("share", lambda station: number(station[1] / total, ".1%")),
+    )
+    return table(columns, sorted(stations.items(), key=lambda station: -station[1]))
+
+
+def row_table(rows: list[Row]) -> str:
+    """The rows; the first, the tokenizer alone, is what the others are compared with."""
+    raw = rows[0]
+    tokens_per_mb = raw.num_tokens / raw.megabytes
+    columns = (
+        Column("what", lambda row: row.what, is_text=True),
+        Column("MB", lambda row: number(row.megabytes, ".1f")),
+        Column("wall s", lambda row: number(row.wall_s, ".2f")),
+        Column("cpu s", lambda row: number(row.cpu_s, ".2f")),
+        Column("MB/s", lambda row: number(row.mb_per_s, ".2f")),
+        Column("MB/cpu s", lambda row: number(row.mb_per_cpu_s, ".2f")),
+        Column("ktok/cpu s", lambda row: number(row.mb_per_cpu_s * tokens_per_mb / 1e3, ".0f")),
+        Column("peak MB", lambda row: number(row.peak_mb or None, ".0f")),
+        Column("of raw", lambda row: number(row.mb_per_cpu_s / raw.mb_per_cpu_s, ".2f")),
+    )
+    return table(columns, rows)
+
+
+MEMORY_COLUMNS = (
+    Column("MB of text", lambda found: number(found["megabytes"], ".1f")),
+    Column("workers", lambda found: number(found["num_workers"], "d")),
+    Column("peak MB", lambda found: number(found["peak_mb"], ".0f")),
+    Column("wall s", lambda found: number(found["wall_s"], ".1f")),
+)
+
+
 def measure_memory(sources: list[Source], settings: argparse.Namespace, work: Path) -> list[dict[str, float]]:
-    """Peak memory of the largest process, at each size, with one worker and with two."""
-    found = []
-    print(f"{'MB of text':>10} {'workers':>8} {'peak MB':>8} {'wall s':>8}")
+    """Peak memory of the largest process, at each size and number of workers, and the table."""
+    found: list[dict[str, float]] = []
     for size in settings.memory:
         megabytes = write_corpus(sources, work / "corpus.jsonl", size)
         for num_workers in settings.workers:
             command = our_command(work / "corpus.jsonl", settings.vocabulary, work / "shards", num_workers)
             wall, _, peak = run(command)
             found.append({"megabytes": megabytes, "num_workers": num_workers, "peak_mb": peak, "wall_s": wall})
-            print(f"{megabytes:>10.1f} {num_workers:>8} {peak:>8.0f} {wall:>8.1f}", flush=True)
+            print(f"{megabytes:.1f} MB, workers: {num_workers}: peak {peak:.0f} MB", file=sys.stderr, flush=True)
+    print(table(MEMORY_COLUMNS, found))
     return found
 
 

@@ -1,8 +1,8 @@
-"""What transformers' run_mlm.py does to a corpus: datasets.map with the fast tokeniser, then group_texts, kept on disk.
+"""What transformers' run_mlm.py does to a corpus: datasets.map with the fast tokenizer, then group_texts, kept on disk.
 
     python scripts/bench/data_prep_peer.py CORPUS.jsonl VOCAB.txt OUTPUT_DIR LENGTH ...
 
-A peer of data_prep.py, in a process of its own. The text is tokenised once, and grouped for each length; documents run
+A peer of data_prep.py, in a process of its own. The text is tokenized once, and grouped for each length; documents run
 into each other, and there are no sentence pairs.
 """
 

@@ -8,13 +8,12 @@ All rows take turns, one sample each a round. README.md explains the columns.
 """
 
 import argparse
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -22,19 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from kit.results import write_result
+from kit.rounds import in_turns
+from kit.surroundings import surroundings
+from kit.table import Column, number, table
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(CHECKOUT), str(Path(__file__).parent)]
-
-from surroundings import surroundings  # noqa: E402
-
-from bert_lamb.data.batches import MicroBatch, TrainingBatches, micro_batch  # noqa: E402
-from bert_lamb.data.masking import MaskingRule, continuations  # noqa: E402
-from bert_lamb.outputs.hashing import file_sha256  # noqa: E402
-from bert_lamb.shards import Instances, open_instances  # noqa: E402
-from bert_lamb.shards import manifest as contract  # noqa: E402
-from bert_lamb.shards.schema import Columns, offsets_of  # noqa: E402
-from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of, write_manifest, write_shard  # noqa: E402
+from bert_lamb.data.batches import MicroBatch, TrainingBatches, micro_batch
+from bert_lamb.data.masking import MaskingRule, continuations
+from bert_lamb.outputs.hashing import file_sha256
+from bert_lamb.shards import Instances, open_instances
+from bert_lamb.shards import manifest as contract
+from bert_lamb.shards.schema import Columns, offsets_of
+from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of, write_manifest, write_shard
 
 VOCABULARY_SIZE, NUM_CONTINUATIONS = 30_522, 5_828  # of bert-base-uncased
 CONTINUATION_SHARE = 0.15  # of the ordinary tokens
@@ -151,18 +149,25 @@ def make_row(
     return Row(instances.max_seq_length, whole_word, num_workers, stream)
 
 
-def sample(row: Row, seconds: float) -> None:
-    """Load for about so long and note the rate."""
+def sample(row: Row, seconds: float) -> tuple[float, float]:
+    """Load for about so long: (seconds it took, instances a second)."""
     start, num_instances, elapsed = time.perf_counter(), 0, 0.0
     while elapsed < seconds:
         num_instances += len(next(row.stream).input_ids)
         elapsed = time.perf_counter() - start
-    row.seconds.append(elapsed)
-    row.per_second.append(num_instances / elapsed)
+    return elapsed, num_instances / elapsed
+
+
+def sample_after_prefetched(row: Row, seconds: float) -> tuple[float, float]:
+    """A sample without the batches that the workers had ready when it began."""
+    num_ahead = 2 * row.num_workers  # DataLoader's prefetch_factor
+    for _ in islice(row.stream, num_ahead):
+        pass
+    return sample(row, seconds)
 
 
 def measure(instances: Instances, settings: argparse.Namespace) -> list[Row]:
-    """Rows of one length in turns. Workers are ahead by their prefetched batches, so each sample first spends those."""
+    """The rows of one length, sampled in turns."""
     rows = [
         make_row(
             instances,
@@ -175,16 +180,11 @@ def measure(instances: Instances, settings: argparse.Namespace) -> list[Row]:
         for whole_word in (False, True)
     ]
     for row in rows:
-        sample(row, settings.seconds)
-    for row in rows:
-        row.seconds.clear()
-        row.per_second.clear()
-    for _ in range(settings.rounds):
-        for row in rows:
-            num_ahead = 2 * row.num_workers  # DataLoader's prefetch_factor
-            for _ in islice(row.stream, num_ahead):
-                pass
-            sample(row, settings.seconds)
+        sample(row, settings.seconds)  # does not count: workers start, files are read for the first time
+    measurements = [partial(sample_after_prefetched, row, settings.seconds) for row in rows]
+    for row, samples in zip(rows, in_turns(measurements, num_rounds=settings.rounds), strict=True):
+        row.seconds = [seconds for seconds, _ in samples]
+        row.per_second = [rate for _, rate in samples]
     return rows
 
 
@@ -223,18 +223,16 @@ def record(row: Row) -> dict[str, Any]:
     }
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    lines = [
-        f"{'length':>6} {'masking':<10} {'workers':>7} {'inst/s':>9} {'min':>9} {'max':>9} {'/process':>9} of target"
-    ]
-    for r in records:
-        lines.append(
-            f"{r['max_seq_length']:>6} {'whole word' if r['whole_word'] else 'plain':<10} {r['num_workers'] or '-':>7}"
-            f" {r['instances_per_second']:>9,.0f} {r['min']:>9,.0f} {r['max']:>9,.0f}"
-            f" {r['instances_per_second_per_process']:>9,.0f}"
-            f" {'-' if r['of_target'] is None else format(r['of_target'], '.0%'):>9}"
-        )
-    return "\n".join(lines)
+COLUMNS = (
+    Column("length", lambda r: str(r["max_seq_length"])),
+    Column("masking", lambda r: "whole word" if r["whole_word"] else "plain", is_text=True),
+    Column("workers", lambda r: number(r["num_workers"] or None, "d")),
+    Column("inst/s", lambda r: number(r["instances_per_second"], ",.0f")),
+    Column("min", lambda r: number(r["min"], ",.0f")),
+    Column("max", lambda r: number(r["max"], ",.0f")),
+    Column("/process", lambda r: number(r["instances_per_second_per_process"], ",.0f")),
+    Column("of target", lambda r: number(r["of_target"], ".0%")),
+)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -273,12 +271,11 @@ def main() -> None:
     }
     result["microseconds_per_instance"] = parts
     if settings.out:
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
-        settings.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_result(settings.out, result)
     for length, of_length in parts.items():
         text = ", ".join(f"{name} {microseconds:.1f}" for name, microseconds in of_length.items())
         print(f"length {length}, microseconds an instance: {text}")
-    print(table(result["rows"]))
+    print(table(COLUMNS, result["rows"]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """apex's FusedLAMB as an optional peer: what is handed to it, and what is refused.
 
 There is no apex here: a stand-in records the arguments. Their names and meaning are those of NVIDIA's FusedLAMB
-(apex/optimizers/fused_lamb.py); the numbers it would compute are for a machine that has it (scripts/bench/lamb_step.py
+(apex/optimizers/fused_lamb.py); the numbers it would compute are for a machine that has it (scripts/bench/lamb_step
 compares them with ours).
 """
 

@@ -44,7 +44,7 @@ def result(tmp_path_factory):
     """Low-precision parameters are fp16 here: Triton's interpreter cuts bf16 off where the GPU rounds."""
     folder = tmp_path_factory.mktemp("bench")
     (folder / "shapes.json").write_text(json.dumps(SHAPES))
-    command = [sys.executable, "scripts/bench/lamb_step.py", "--model", str(folder / "shapes.json")]
+    command = [sys.executable, "scripts/bench/lamb_step", "--model", str(folder / "shapes.json")]
     settings = "--device cpu --params fp16 --grad-dtype bf16 --repeats 1 --warmup 0 --copy-mb 1 --num-all-reduces 3"
     done = subprocess.run(
         [*command, *settings.split(), "--out", str(folder / "out.json")],
@@ -67,7 +67,7 @@ def rows(result):
 def test_file_has_what_a_number_is_read_with(result):
     assert result["num_tensors"] == len(SHAPES)
     assert result["num_parameters"] == ADAPTED + EXEMPT
-    assert result["command"].startswith("python scripts/bench/lamb_step.py --model")
+    assert result["command"].startswith("python scripts/bench/lamb_step --model")
     assert {"commit", "versions", "hardware", "settings", "zero", "copy"} <= set(result)
     assert result["versions"]["torch"]
     assert result["hardware"]["cpu"]
