@@ -18,7 +18,8 @@ def test_a_wheel_works_outside_the_checkout(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
         names = set(archive.namelist())
-    assert {"bert_lamb/conf/recipe/lamb_32k.yaml", "bert_lamb/report/page.html.j2", "data_prep/prepare.py"} <= names
+    templates = {"bert_lamb/report/page.html.j2", "bert_lamb/checkpoint/model_card.md.j2", "data_prep/card/card.md.j2"}
+    assert {"bert_lamb/conf/recipe/lamb_32k.yaml", "data_prep/prepare.py", *templates} <= names
     assert not any(name.startswith(("tests/", "scripts/", "runs/")) for name in names)
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
     assert "bert-lamb = bert_lamb.cli.main:main" in entry_points.read_text()

@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 import yaml
 from transformers import BertConfig, BertForPreTraining, BertTokenizer
@@ -25,6 +26,7 @@ from bert_lamb.outputs.staged import begin_again, is_complete, publish
 
 KIND = "an export"
 ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
+MODEL_CARD_TEMPLATE = "model_card.md.j2"  # beside this file
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 VOCABULARY_ROWS = ("embeddings.word_embeddings.weight", "predictions.bias", "decoder.weight", "decoder.bias")
 
@@ -55,7 +57,7 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
     )
     tokenizer.save_pretrained(partial)
     (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
-    (partial / "README.md").write_text(_card(run.source, run.config, run_dir), encoding="utf-8")
+    (partial / "README.md").write_text(model_card(run.source, run.config, run_dir), encoding="utf-8")
     publish(output_dir)
     print(f"exported {origin['checkpoint']} to {output_dir}")
 
@@ -78,8 +80,14 @@ def read_run(run_dir: Path, checkpoint: str) -> Run:
             expected="the folder of a run, as `bert-lamb pretrain` leaves it",
             fix=f"set run_dir={run_dir.parent.parent} checkpoint={run_dir.name}" if is_checkpoint else "set run_dir",
         )
-    source = Checkpoint(RunDir(run_dir).checkpoint(checkpoint))
     outcome = _read(run_dir / OUTCOME_FILE, json.loads)
+    if "inputs" in outcome:
+        raise UserError(
+            found=f"a run of `bert-lamb squad` in {run_dir}",
+            expected="a run of pretraining",
+            fix=f"use {run_dir / 'model'} as it is: transformers loads it",
+        )
+    source = Checkpoint(RunDir(run_dir).checkpoint(checkpoint))
     sizes: Any = _read(run_dir / CONFIG_FILE, yaml.safe_load).get("model")
     vocabulary: Any = source.meta.get("vocabulary")
     meta_file = source.directory / META_FILE
@@ -163,27 +171,26 @@ def to_transformers(source: Checkpoint, config: BertConfig) -> BertForPreTrainin
             )
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
-    return model.to(torch.float32).eval()
+    exported: BertForPreTraining = model.to(torch.float32).eval()
+    return exported
 
 
-def _card(source: Checkpoint, config: BertConfig, run_dir: Path) -> str:
-    position = source.position
-    casing = "lower-cased" if source.meta["vocabulary"]["is_lowercase"] else "cased"
-    return f"""---
-library_name: transformers
-pipeline_tag: fill-mask
----
-# BERT pretrained with bert_lamb {__version__}
-
-| | |
-|---|---|
-| layers, hidden size, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |
-| vocabulary | {config.vocab_size} WordPieces, {casing} |
-| checkpoint | after step {position.step:,} of {position.phase} ({source.meta["total_step"]:,} steps in all) |
-
-The configuration of the run (optimizer, phases, data):
-
-```yaml
-{(run_dir / CONFIG_FILE).read_text().strip()}
-```
-"""
+def model_card(source: Checkpoint, config: BertConfig, run_dir: Path) -> str:
+    """The README.md of an export, by model_card.md.j2."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # Markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = "{:,}".format
+    return environment.get_template(MODEL_CARD_TEMPLATE).render(
+        version=__version__,
+        config=config,
+        is_lowercase=source.meta["vocabulary"]["is_lowercase"],
+        position=source.position,
+        total_step=source.meta["total_step"],
+        run_config=(run_dir / CONFIG_FILE).read_text(encoding="utf-8").strip(),
+    )

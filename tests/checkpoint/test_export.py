@@ -5,6 +5,7 @@ Truth: the parameters of the model that was saved.
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -107,6 +108,24 @@ def test_the_weights_arrive_and_the_padding_of_the_vocabulary_goes(run, paramete
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(run.parent / "out")) == len(ENTRIES)
 
 
+@pytest.mark.parametrize(("is_lowercase", "casing"), [(True, "lower-cased"), (False, "cased")])
+def test_the_model_card_says_what_was_exported(run, is_lowercase, casing):
+    """The configuration as it was written, with what means something to Jinja and HTML."""
+    config = {"model": SIZES, "note": "<b>&{{ 1 }}'"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    vocabulary = json.loads((last(run) / "checkpoint.json").read_text())["vocabulary"]
+    edit(last(run) / "checkpoint.json", total_step=12345, vocabulary={**vocabulary, "is_lowercase": is_lowercase})
+    text = (of(run) / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(text.split("---\n")[1]) == {"library_name": "transformers", "pipeline_tag": "fill-mask"}
+    assert re.findall(r"^\| (.*) \| (.*) \|$", text, re.MULTILINE) == [
+        ("layers, hidden size, heads", "1, 8, 2"),
+        ("vocabulary", f"11 WordPieces, {casing}"),
+        ("checkpoint", "after step 7 of phase1 (12,345 steps in all)"),
+    ]
+    (block,) = re.findall(r"```yaml\n(.*?)\n```\n\Z", text, re.DOTALL)
+    assert yaml.safe_load(block) == config
+
+
 def last(run: Path) -> Path:
     return run / "checkpoints" / "phase1-0000007"
 
@@ -202,3 +221,9 @@ def test_restart_replaces_an_export_and_nothing_else(run):
     (out / "bert_lamb_export.json").write_text("{")
     with pytest.raises(UserError, match=r"bert_lamb_export\.json that cannot be read"):
         of(run, if_exists="resume")
+
+
+def test_the_run_of_a_fine_tuning_says_where_its_model_is(run):
+    (run / "outcome.json").write_text(json.dumps({"inputs": {}}))
+    with pytest.raises(UserError, match=rf"a run of `bert-lamb squad` in .*fix: use {run}/model"):
+        of(run)

@@ -1,6 +1,6 @@
 """The data card says what pyarrow counts by itself, its snippets run, and the same folder gives the same bytes.
 
-Breaks that turn this file red stand in tests/mutations.txt under `card:`, tried.
+Breaks that turn this file red are in mutations.txt beside it, under `card:`.
 """
 
 import os
@@ -23,6 +23,7 @@ from bert_lamb.shards.manifest import MANIFEST_FILE, SourceRecord, TextRecord
 from bert_lamb.shards.reader import open_shard
 from bert_lamb.shards.verify import verify
 from data_prep.card import card, write_card
+from data_prep.card.content import front_matter
 from tests.launch import CHECKOUT
 from tests.shards.known_shards import ENTRIES, random_rows, random_single_rows, write_folder
 
@@ -75,6 +76,13 @@ def tables_of(text):
     return [[header, *body] for header, _, *body in rows]
 
 
+def rewrite(folder, tmp_path, **changes):
+    """The card of a copy of the folder, whose manifest is another in some fields."""
+    copy = shutil.copytree(folder, tmp_path / "shards")
+    write_card(copy, replace(read_manifest(folder), **changes))
+    return (copy / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_folder_stays_sound(folder):
     assert verify(folder) == []
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.svg"))
@@ -111,11 +119,13 @@ def test_counts_are_those_of_the_shards(folder, text):
         for line in of_length[1:]:
             first, last = (int(line[0].split(" to ")[place]) for place in (0, -1))
             inside = sum(first <= len(row["input_ids"]) <= last for row in rows)
-            assert line[column].split(" ")[0] == str(inside), line
+            count, share, _ = line[column].split(" ")
+            assert count == str(inside), line
+            assert float(share.removeprefix("(")) == pytest.approx(100 * inside / len(rows), rel=0.05), line
         assert sum(int(line[column].split(" ")[0]) for line in of_length[1:]) == len(rows)
 
 
-def test_text_left_out_by_length_and_reason(folder, text):
+def test_text_left_out_by_length_and_reason(folder, text, tmp_path):
     """Nothing where it was not counted, as in shards of an earlier version."""
     assert "left out" not in text
     counted = (
@@ -123,8 +133,13 @@ def test_text_left_out_by_length_and_reason(folder, text):
         TextRecord(32, "heldout", 10, {"single_sentence": 10}),
         TextRecord(64, "train", 2000, {}),
     )
-    section = card.text_left_out(replace(read_manifest(folder), text=counted))
-    ((header, *rows),) = tables_of(section)
+    rewritten = rewrite(folder, tmp_path, text=counted)
+    assert [table[0] for table in tables_of(rewritten)] == [
+        *(table[0] for table in tables_of(text)[:4]),
+        tables_of(rewritten)[4][0],
+        *(table[0] for table in tables_of(text)[4:]),
+    ]
+    header, *rows = tables_of(rewritten)[4]
     assert header[2:] == [
         "tokens of the text",
         "left out",
@@ -201,14 +216,35 @@ def test_the_front_matter_and_the_configuration_parse(folder, text):
 def test_licences_that_the_hub_knows_stay_as_given(folder):
     def license_of(*given):
         records = tuple(SourceRecord(f"s{number}", text, 1, 1) for number, text in enumerate(given))
-        manifest = type(read_manifest(folder))(**{**vars(read_manifest(folder)), "sources": records})
-        return yaml.safe_load(card.front_matter(manifest, [32]).split("---\n")[1])
+        manifest = replace(read_manifest(folder), sources=records)
+        return front_matter(manifest, [32])
 
     assert license_of("cc-by-sa-4.0", "cc0-1.0", "cc-by-sa-4.0")["license"] == ["cc-by-sa-4.0", "cc0-1.0"]
     mixed = license_of("cc0-1.0", "CC BY-SA 3.0 and GFDL: both", "")
     assert mixed["license"] == ["cc0-1.0", "other"]
     assert mixed["license_details"] == "cc0-1.0; CC BY-SA 3.0 and GFDL: both"
     assert license_of("")["license"] == ["unknown"]
+
+
+def test_text_from_outside_stays_text(folder, tmp_path):
+    """What means something to Markdown, Jinja, HTML or yaml, in names and licences of sources and in reasons."""
+    hostile, quoted = "a|b: `{{ 1 }}` <i>&amp;\n{% raw %}", r"a\|b: `{{ 1 }}` <i>&amp; {% raw %}"
+    manifest = read_manifest(folder)
+    text = rewrite(
+        folder,
+        tmp_path,
+        sources=(SourceRecord(hostile, hostile, 3456, 2), SourceRecord("s", "", 1, 0)),
+        documents=replace(manifest.documents, dropped={hostile: 2}),
+        preparation=replace(manifest.preparation, config={hostile: hostile}),
+    )
+    _, sources, documents, *_ = tables_of(text)
+    assert sources[1:] == [[f"`` {quoted} ``", quoted, "3,456", "2"], ["`s`", "not given", "1", "0"]]
+    assert documents[-1] == [f"dropped: {quoted}", "2", "3.2 %"]
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["pretty_name"] == f"BERT pretraining shards: {hostile}, s"
+    assert front["license_details"] == hostile
+    config, _ = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)\n```\n", text, re.DOTALL))
+    assert config == {hostile: hostile}
 
 
 def run_python(code, *arguments, cwd, **environment):

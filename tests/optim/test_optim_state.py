@@ -475,7 +475,9 @@ def test_binding_makes_state_and_forgets_what_was(implementation):
     train(optimizer, [flat], range(2))
     with torch.no_grad():
         flat.copy_(fresh)
+    assert optimizer.last_norms
     optimizer.bind([(flat, cuts[1])])
+    assert optimizer.last_norms == []
     other = Lamb([fresh], lr=LR, implementation=implementation)
     other.bind([(fresh, cuts[1])])
     train(optimizer, [flat], [2])
