@@ -1,6 +1,6 @@
 """`bert-lamb prepare`, `merge` and `vocab`: the order in which the stations are run, and how they are spread.
 
-    plan the partitions -> documents of each, tokenised -> [all done] -> choose and group -> instances -> shards
+    plan the partitions -> documents of each, tokenized -> [all done] -> choose and group -> instances -> shards
                            \\_______ prepare share=I/N ______/    \\___________________ merge ____________________/
 
 Everything is made in OUTPUT.partial beside its place and renamed at the end, so OUTPUT is complete or absent. Each unit

@@ -14,7 +14,7 @@ class IfExists(Enum):
 
     refuse = "refuse"  # stop with an error
     resume = "resume"  # continue it, or keep it if it is finished; refuse if the configuration differs
-    restart = "restart"  # delete it and start anew
+    restart = "restart"  # delete it and start again
 
 
 class Complaints(list[UserError]):

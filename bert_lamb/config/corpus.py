@@ -32,7 +32,7 @@ class DocumentBoundary(Enum):
 
 
 class UnicodeNormalization(Enum):
-    none = "none"  # as it comes; BERT's tokeniser takes accents off for an uncased vocabulary all the same
+    none = "none"  # as it comes; BERT's tokenizer takes accents off for an uncased vocabulary all the same
     NFC = "NFC"  # composed characters
     NFKC = "NFKC"  # and compatibility forms (ligatures, full-width letters) replaced
 
@@ -64,7 +64,7 @@ class SourceConfig:
     dataset_split: str = "train"  # huggingface
     max_documents: int | None = None  # stop after this many documents of this source
     min_documents: int = 1  # refuse a source that gives fewer
-    weight: float = 1.0  # how often its training documents are used, in the mean; 0.5: half of them, 2: each twice
+    weight: float = 1.0  # how often its training documents are used on average; 0.5: half of them, 2: each twice
     license: str = ""  # free text, kept in the manifest
 
 
@@ -73,7 +73,7 @@ class CleaningConfig:
     """Which documents, and what of them, are kept. Every document left out is counted under its reason."""
 
     min_characters: int = 50  # of plain text; shorter documents are dropped
-    min_words: int = 0  # parted by white space; documents of fewer are dropped
+    min_words: int = 0  # separated by white space; documents of fewer are dropped
     drop_stubs: bool = False  # disambiguation pages and short texts that call themselves stubs
     drop_boilerplate: bool = False  # Project Gutenberg's header and licence, lines that stand around texts on the web
     unicode_normalization: UnicodeNormalization = UnicodeNormalization.none

@@ -37,7 +37,7 @@ class DecayOrigin(Enum):
 
 @dataclass
 class PhaseConfig:
-    """One stretch of pretraining with its own length, batch and schedule."""
+    """one part of pretraining with its own length, batch and schedule."""
 
     shards: str = MISSING  # folder made by `prepare`
     max_seq_length: int = MISSING  # tokens

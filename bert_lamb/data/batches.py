@@ -40,7 +40,7 @@ class MicroBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """The normalisers of one global batch, known to every rank before any loss is."""
+    """The normalizers of one global batch, known to every rank before any loss is."""
 
     num_sequences: int
     num_predictions: int
@@ -200,7 +200,7 @@ class TrainingBatches:
         )
 
     def counts(self, step: int) -> BatchCounts:
-        """The normalisers of a step, from the lengths alone."""
+        """The normalizers of a step, from the lengths alone."""
         return _counts(self.instances.lengths[self.global_batch(step)[0]], self.rule)
 
     def loader(self, *, first_step: int, total_steps: int, num_workers: int, pin_memory: bool) -> Iterator[MicroBatch]:

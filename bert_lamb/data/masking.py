@@ -53,7 +53,7 @@ def num_predictions(
     """How many tokens are predicted in sequences of these lengths (special tokens counted in), as in Google's code.
 
     min(max_predictions_per_seq, max(1, round(length x mask_prob))): known before any token is looked at, which is
-    what lets every rank normalise by the count of the whole global batch.
+    what lets every rank normalize by the count of the whole global batch.
     """
     rounded = np.rint(lengths.astype(np.float64) * mask_prob).astype(np.int64)
     return np.minimum(max_predictions_per_seq, np.maximum(1, rounded))

@@ -45,7 +45,7 @@ class DeepSpeedEngine:
             for piece, values in views(partition, partition.flat.data):
                 if piece.name is not None:
                     values.copy_(exact[piece.name].view(-1)[piece.start : piece.start + piece.numel])
-        optimizer.state.clear()  # whatever the call during initialisation left behind
+        optimizer.state.clear()  # whatever the call during initialization left behind
         if isinstance(optimizer, LayerwiseOptimizer):
             zero_lamb.bind(optimizer, self.partitions)
             optimizer.skip_nonfinite = self._zero is optimizer  # DeepSpeed's wrappers skip by themselves

@@ -130,7 +130,7 @@ def process_group(process: Process) -> Iterator[None]:
 
 
 def join_process_group(process: Process) -> bool:
-    """Initialise torch.distributed through DeepSpeed: nccl on GPUs, gloo on CPUs. False when that was done before.
+    """Initialize torch.distributed through DeepSpeed: nccl on GPUs, gloo on CPUs. False when that was done before.
 
     DeepSpeed's shared-memory collective for CPUs is left out: it is compiled when the process starts, which takes
     half a minute and a compiler, and gloo serves the CPU's purpose here. Raises UserError when the ranks do not meet.

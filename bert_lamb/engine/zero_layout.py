@@ -142,7 +142,7 @@ def _slice_of_flat_group(
 
 
 def _stage_3(optimizer: Any, names: dict[int, str]) -> Iterator[FlatPartition]:
-    """Stage 3 divides every parameter among all ranks; the tail of the last ones is padding that nobody initialises."""
+    """Stage 3 divides every parameter among all ranks; the tail of the last ones is padding that nobody initializes."""
     for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
         parameters = optimizer.fp16_groups[index]
         process_group = optimizer.sub_group_process_groups[index]

@@ -1,4 +1,4 @@
-"""BERT with its two pretraining heads, returning sums and counts so that the caller can normalise over a global batch.
+"""BERT with its two pretraining heads, returning sums and counts so that the caller can normalize over a global batch.
 
 Letters: B sequences, S tokens, M masked tokens of the micro-batch, H hidden size, V (padded) vocabulary.
 """

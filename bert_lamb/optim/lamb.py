@@ -32,7 +32,7 @@ class Lamb(LayerwiseOptimizer):
     skip_nonfinite: a step with a gradient that is not finite changes nothing but `num_skipped_steps`.
     implementation: "reference", "foreach", "fused" (Triton, on a GPU), or "auto": fused where it can be, else foreach.
     awaits_binding: True when an engine will swap the parameters and call `bind`; until then `step` does nothing on
-    zero gradients (DeepSpeed makes such a call while it initialises) and refuses others.
+    zero gradients (DeepSpeed makes such a call while it initializes) and refuses others.
 
     State per tensor: step (0-d float32), exp_avg and exp_avg_sq (like the tensor, fp32 at least), and master (fp32) for
     tensors of low precision. `last_norms` and `num_skipped_steps` say what the steps did.

@@ -149,7 +149,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
             raise RuntimeError(
                 f"{type(self).__name__} was asked to update a tensor of shape {tuple(parameter.shape)} that it was not"
                 " built with: an engine swapped the parameters for flat partitions, whose trust ratios would be wrong."
-                " Build it with awaits_binding=True and call bind() after the engine's initialisation."
+                " Build it with awaits_binding=True and call bind() after the engine's initialization."
             )
         return segments
 
@@ -167,7 +167,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         if self.awaits_binding:
-            self._check_if_only_initialising()
+            self._check_if_only_initializing()
             return loss
         if not self._is_bound:
             self._records.clear()
@@ -266,11 +266,11 @@ class LayerwiseOptimizer(Optimizer, ABC):
         """Steps skipped so far because a gradient was not finite; reading it waits for the device."""
         return 0 if self._gatekeeper.num_skipped is None else int(self._gatekeeper.num_skipped)
 
-    def _check_if_only_initialising(self) -> None:
+    def _check_if_only_initializing(self) -> None:
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         if any(bool(gradient.any()) for gradient in gradients):
             raise RuntimeError(
-                f"{type(self).__name__} awaits binding: call bind() after the engine's initialisation, before training."
+                f"{type(self).__name__} awaits binding: call bind() after the engine's initialization, before training."
             )
 
 

@@ -1,4 +1,4 @@
-"""Randomness as a pure function of its key: counter-based, vectorised, the same on every machine.
+"""Randomness as a pure function of its key: counter-based, vectorized, the same on every machine.
 
 A key is a tuple of integers folded into 64 bits; a stream is that key and a counter. No generator has a state.
 """

@@ -13,7 +13,7 @@ from bert_lamb.train.schedule import Schedule
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training with its own batch and schedule: a phase of pretraining, or a fine-tuning.
+    """A part of a run with its own batch and schedule: a phase of pretraining, or a fine-tuning.
 
     index: among the stages of the run. num_instances: rows that it trains on. steps_before: optimizer steps of
     earlier stages.
@@ -58,7 +58,7 @@ class Task(Protocol[CountsType, Batch]):
         """This rank's micro-batches from the first of step `first_step` to the stage's end, in order, on the device."""
 
     def counts(self, step: int) -> CountsType:
-        """The normalisers of a step's global batch, the same on every rank."""
+        """The normalizers of a step's global batch, the same on every rank."""
 
     def loss(self, model: Any, batch: Batch, counts: CountsType) -> tuple[Tensor, Tensor]:
         """(this micro-batch's share of the global batch's mean loss, its sums for `metrics`: [K] without gradient)."""

@@ -33,7 +33,7 @@ class Report:
 
 
 def make_documents(partitions: Sequence[Partition], workspace: Workspace, settings: Settings, pool: Pool) -> None:
-    """Tokenised documents of these partitions; where no vocabulary is given, one is trained on the text first."""
+    """Tokenized documents of these partitions; where no vocabulary is given, one is trained on the text first."""
     if settings.vocabulary_file is not None:
         read_partitions(partitions, _worker_settings(workspace, settings, has_vocabulary=True), pool)
         return
@@ -46,7 +46,7 @@ def make_documents(partitions: Sequence[Partition], workspace: Workspace, settin
         for block in store.blocks_of(worker.folder_of(partition), done)
     ]
     tasks = (partial(tokenize_stored_text, block, worker) for block in blocks)
-    for _ in track(pool.run(tasks), "tokenising", total=len(blocks), unit="blocks"):
+    for _ in track(pool.run(tasks), "tokenizing", total=len(blocks), unit="blocks"):
         pass
 
 
@@ -98,7 +98,7 @@ def read_partitions(partitions: Sequence[Partition], worker: WorkerSettings, poo
             else:
                 yield partial(_read_and_work, partition, worker)
 
-    title = "reading and tokenising" if worker.vocabulary_path else "reading"
+    title = "reading and tokenizing" if worker.vocabulary_path else "reading"
     with Progress(title, total=num_bytes, unit="MB", scale=10**6) as progress:
         for report in pool.run(tasks()):
             partition = report.partition

@@ -1,7 +1,7 @@
-"""The work on one partition: read, clean, split into sentences, tokenise, store (stations 1 and 2, in a worker).
+"""The work on one partition: read, clean, split into sentences, tokenize, store (stations 1 and 2, in a worker).
 
 What comes out depends on nothing but the partition's documents, the settings and the vocabulary. Where the vocabulary
-is still to be trained, the text is stored instead, and tokenised when it is there.
+is still to be trained, the text is stored instead, and tokenized when it is there.
 """
 
 import functools

@@ -7,8 +7,8 @@ BERT that says "[SEP]" gives brackets and letters.
 The library spends most of its time on words it has seen before. So each distinct piece of a block is looked at once,
 and two exact caches stand in front of the library:
 
-- chunk -> ids. A chunk is what stands between two spaces ("house," is one). BERT's normaliser works character by
-  character, and what it reorders never crosses a space; its pre-tokeniser always cuts there. So the ids of a sentence
+- chunk -> ids. A chunk is what stands between two spaces ("house," is one). BERT's normalizer works character by
+  character, and what it reorders never crosses a space; its pre-tokenizer always cuts there. So the ids of a sentence
   are the ids of its chunks, for every text.
 - word -> ids, behind it, for chunks of printable ASCII: lower-cased, cut around punctuation, each word a lookup in the
   vocabulary or a call of the library's WordPiece model. Every other new chunk goes through the whole library.
@@ -71,7 +71,7 @@ class SentenceTokenizer:
         self.vocabulary_size = len(entries)
         self.dtype = token_dtype(self.vocabulary_size)
         self.tokenizer = bert_tokenizer(vocabulary, is_lowercase=is_lowercase)
-        # Text never gives [SEP], since the pre-tokeniser cuts around brackets: it can mark where sentences end.
+        # Text never gives [SEP], since the pre-tokenizer cuts around brackets: it can mark where sentences end.
         self._end_id = vocabulary[SEP]
         self._ids_of_word = _WordCache(self.tokenizer, vocabulary, self.dtype)
         self._ids_of_word[""], self._ids_of_word[END] = b"", packed([self._end_id], self.dtype)

@@ -49,7 +49,7 @@ def describe(path: Path, *, is_lowercase: bool) -> Vocabulary:
 
 
 def count_characters(text: str, *, normalizer: Normalizer) -> Counter[str]:
-    """How often each character stands in the normalised text, white space left out."""
+    """How often each character stands in the normalized text, white space left out."""
     counts = Counter(normalizer.normalize_str(text))
     return Counter({character: count for character, count in counts.items() if not character.isspace()})
 

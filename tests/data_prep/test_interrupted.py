@@ -215,7 +215,7 @@ def test_dead_before_any_change_of_the_file_system(whole, tmp_path, command, ste
 
 @pytest.mark.parametrize("is_complete", [True, False])
 def test_dead_while_an_old_output_is_deleted(whole, tmp_path, is_complete):
-    """restart: whatever is left must be recognised as ours, or the user is told to clear it away by hand."""
+    """restart: whatever is left must be recognized as ours, or the user is told to clear it away by hand."""
     expected, num_changes, model = whole("given")
     number = num_deaths = 0
     while True:

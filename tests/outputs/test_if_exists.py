@@ -239,3 +239,26 @@ def test_a_report_is_written_beside_its_run_only(root, tmp_path, capsys):
     assert cli.main(["report", f"run_dir={tmp_path / 'mine'}"]) == 2
     assert not any((tmp_path / "mine").iterdir())
     assert call(COMMANDS["pretrain"], root, run, "resume") == 0  # a report is no stranger in it
+
+
+def test_merge_continues_what_shares_left(root, tmp_path, capsys):
+    """merge has no if_exists: it is the second half of a preparation, and resumes."""
+    assert call(COMMANDS["vocab"], root, tmp_path / "vocab.txt", "refuse") == 0
+    corpus = [word.format(root=root) for word in CORPUS] + [f"vocabulary.file={tmp_path / 'vocab.txt'}"]
+    out = tmp_path / "out"
+    merge = ["merge", *corpus, f"output_dir={out}"]
+    assert cli.main(merge) == 2  # nothing there
+    assert "run bert-lamb prepare share=" in capsys.readouterr().err
+    assert cli.main(["prepare", *corpus, "share=0/1", f"output_dir={out}"]) == 0
+    for state in ("unfinished", "finished"):
+        before = files_beside(tmp_path)
+        assert cli.main([*merge, "seed=9"]) == 2
+        assert "seed=12345; expected seed=9" in capsys.readouterr().err
+        assert files_beside(tmp_path) == before
+        assert cli.main(merge) == 0
+        assert (out / "manifest.json").is_file()
+        assert state == "unfinished" or files_beside(tmp_path) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    assert cli.main([*merge[:-1], f"output_dir={tmp_path / 'mine'}"]) == 2
+    assert "in the way" in capsys.readouterr().err

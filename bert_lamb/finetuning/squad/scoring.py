@@ -1,8 +1,8 @@
 """Fifth stop of the SQuAD path: predictions and answers -> exact match and F1 in percent.
 
-The official definition of SQuAD v1.1 (Rajpurkar et al. 2016, section 6.1): both texts are normalised, each prediction
+The official definition of SQuAD v1.1 (Rajpurkar et al. 2016, section 6.1): both texts are normalized, each prediction
 is compared with every answer of its question and keeps its best value, and the mean is over all questions, whether
-answered or not. Known corner, kept: two texts that are both empty after normalisation match exactly and have F1 0.
+answered or not. Known corner, kept: two texts that are both empty after normalization match exactly and have F1 0.
 """
 
 import re
@@ -54,20 +54,20 @@ def score(answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) 
     )
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Lower case, then without ASCII punctuation, then without articles, then one space between words."""
     without_punctuation = text.lower().translate(DROP_PUNCTUATION)
     return " ".join(ARTICLES.sub(" ", without_punctuation).split())
 
 
 def is_exact_match(prediction: str, answer: str) -> bool:
-    """Whether both texts are the same once normalised."""
-    return normalise(prediction) == normalise(answer)
+    """Whether both texts are the same once normalized."""
+    return normalize(prediction) == normalize(answer)
 
 
 def f1_of_words(prediction: str, answer: str) -> float:
-    """Harmonic mean of precision and recall over the normalised texts as bags of words, 0..1."""
-    predicted_words, answer_words = Counter(normalise(prediction).split()), Counter(normalise(answer).split())
+    """Harmonic mean of precision and recall over the normalized texts as bags of words, 0..1."""
+    predicted_words, answer_words = Counter(normalize(prediction).split()), Counter(normalize(answer).split())
     num_shared = (predicted_words & answer_words).total()
     if num_shared == 0:
         return 0.0

@@ -22,7 +22,7 @@ Batch = tuple[dict[str, Tensor], Tensor]  # the model's inputs, int64 [M, T] eac
 
 @dataclass(frozen=True)
 class FeatureCounts:
-    """The normalisers of one global batch."""
+    """The normalizers of one global batch."""
 
     num_sequences: int
     num_tokens: int  # without padding

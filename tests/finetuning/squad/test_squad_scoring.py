@@ -1,7 +1,7 @@
 """Scoring against values worked out by hand from the definition of SQuAD v1.1, and properties of F1.
 
 Outside this suite the functions were also compared with torchmetrics' SQuAD on 200,000 random pairs: no difference
-(but where both texts are empty once normalised: there torchmetrics follows v2.0, which sets F1 to 1).
+(but where both texts are empty once normalized: there torchmetrics follows v2.0, which sets F1 to 1).
 
 Mutations that must turn it red: articles removed before punctuation, articles matched inside words, typographic
 punctuation removed, sets instead of bags of words, the first answer instead of the best, the mean over answered
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.scoring import f1_of_words, is_exact_match, normalise, score
+from bert_lamb.finetuning.squad.scoring import f1_of_words, is_exact_match, normalize, score
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ from bert_lamb.finetuning.squad.scoring import f1_of_words, is_exact_match, norm
         ("", ""),
     ],
 )
-def test_normalise(text, expected):
-    assert normalise(text) == expected
+def test_normalize(text, expected):
+    assert normalize(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ words = st.lists(st.sampled_from(["red", "green", "blue", "Red", "an", "the", "c
 @given(words, words)
 def test_f1_is_symmetric_and_one_for_the_same_bag_only(left, right):
     f1 = f1_of_words(left, right)
-    left_bag, right_bag = (Counter(normalise(text).split()) for text in (left, right))
+    left_bag, right_bag = (Counter(normalize(text).split()) for text in (left, right))
     assert f1 == f1_of_words(right, left)
     assert 0 <= f1 <= 1
     assert (f1 == 1) == (left_bag == right_bag and bool(left_bag))
@@ -94,4 +94,4 @@ def test_f1_is_symmetric_and_one_for_the_same_bag_only(left, right):
 @given(st.text(max_size=40))
 def test_exact_match_implies_f1_for_any_text(text):
     assert is_exact_match(text, text)
-    assert f1_of_words(text, text) == (1 if normalise(text) else 0)
+    assert f1_of_words(text, text) == (1 if normalize(text) else 0)
