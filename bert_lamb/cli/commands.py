@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bert_lamb.config.corpus import CorpusConfig, DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, ReportConfig
-from bert_lamb.config.runtime import Precision
+from bert_lamb.config.runtime import Precision, RuntimeConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
 from bert_lamb.config.squad import SquadConfig
 from bert_lamb.errors import UserError
@@ -110,25 +110,28 @@ def run_inspect(config: InspectConfig) -> int:
 
 
 def run_pretrain(config: PretrainConfig) -> int:
-    if config.runtime.device == "auto" and config.runtime.precision is Precision.fp16:
-        _require_gpu_for_fp16()
-    if config.runtime.device == "cpu":
-        _keep_deepspeed_on_cpu()
+    _settle_device(config.runtime)
     from bert_lamb.pretraining.command import pretrain
 
     pretrain(config)
     return 0
 
 
-def _require_gpu_for_fp16() -> None:
-    import torch
+def _settle_device(runtime: RuntimeConfig) -> None:
+    """Refuse fp16 where runtime.device=auto finds no GPU, and tell DeepSpeed where there is none to look for."""
+    if runtime.device == "auto":
+        import torch
 
-    if not torch.cuda.is_available():
-        raise UserError(
-            found="runtime.precision=fp16 and runtime.device=auto where torch sees no GPU",
-            expected="fp32 or bf16 on the CPU",
-            fix="set runtime.precision, or see that torch finds the GPU",
-        )
+        if torch.cuda.is_available():
+            return
+        if runtime.precision is Precision.fp16:
+            raise UserError(
+                found="runtime.precision=fp16 and runtime.device=auto where torch sees no GPU",
+                expected="fp32 or bf16 on the CPU",
+                fix="set runtime.precision, or see that torch finds the GPU",
+            )
+    if runtime.device != "cuda":
+        _keep_deepspeed_on_cpu()
 
 
 def run_export(config: ExportConfig) -> int:
@@ -145,7 +148,7 @@ def run_export(config: ExportConfig) -> int:
 
 
 def run_squad(config: SquadConfig) -> int:
-    _keep_deepspeed_on_cpu()
+    _settle_device(config.runtime)
     from bert_lamb.finetuning.squad.command import squad
 
     squad(config)

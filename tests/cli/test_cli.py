@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from bert_lamb.cli import main as cli
+from bert_lamb.cli.commands import COMMANDS
 from bert_lamb.cli.compose import compose as compose_typed
 from bert_lamb.cli.compose import conf_dir
 from bert_lamb.config import corpus, runtime
@@ -213,7 +214,6 @@ def test_terminals_that_are_not_utf8(tmp_path):
 
 
 def test_every_schema_has_a_command_and_a_root():
-    from bert_lamb.cli.commands import COMMANDS
 
     assert SCHEMAS.keys() == COMMANDS.keys() == cli.SUMMARIES.keys()
     for command in SCHEMAS:
@@ -261,3 +261,22 @@ def test_each_task_of_a_preparation_says_its_own_mistake(capsys, monkeypatch, tm
     assert status == 2
     assert len(lines) == 1
     assert "found share=4/4" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "has_gpu", "is_kept_on_cpu"),
+    [("cpu", True, True), ("auto", False, True), ("auto", True, False), ("cuda", True, False)],
+)
+def test_deepspeed_is_kept_on_the_cpu_where_a_run_stays_there(monkeypatch, device, has_gpu, is_kept_on_cpu):
+    """Else it would look for a GPU in vain, or, told so where there is one, compute beside it."""
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    ran = []
+    monkeypatch.setattr("bert_lamb.pretraining.command.pretrain", ran.append)
+    monkeypatch.setattr("bert_lamb.finetuning.squad.command.squad", ran.append)
+    for command, run in (("pretrain", RECIPE[1:]), ("squad", SQUAD[1:])):
+        config = compose_typed(command, [*run, f"runtime.device={device}"])
+        assert COMMANDS[command](config) == 0
+        assert ("DS_ACCELERATOR" in os.environ) == is_kept_on_cpu, command
+        monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    assert len(ran) == 2
