@@ -49,7 +49,7 @@ def truths():
     }
 
 
-@pytest.mark.parametrize("world_size", [3, 4])
+@pytest.mark.parametrize("world_size", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_equals_one_process(trained, truths, world_size):
     """Tolerance as in test_zero_exactness.py; an optimizer that takes the local norms is 1e-2 off."""
     results = trained(world_size)

@@ -8,7 +8,7 @@ output that is made again, a file in the way that is overwritten.
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,6 @@ class Command:
     other: str  # an argument that makes another output
     key: str  # which the error about it names
     kill: dict[str, object]
-    patches: dict[str, object] = field(default_factory=dict)  # in every call
 
 
 CORPUS = ["corpus=text", "sources.text.path={root}/text.txt", "vocabulary.train_size=120", "max_seq_lengths=[32]"]
@@ -76,6 +75,14 @@ COMMANDS = {
         Command("demo-data", [], "output_dir", "", "", {"data_prep.demo.corpus.publish": die}),
     )
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_plots():
+    """A data card's plots take a second, and are not looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data_prep.prepare.write_card", lambda directory, manifest: None)
+        yield
 
 
 @pytest.fixture(scope="module")
