@@ -2,6 +2,7 @@
 # Pretrain on SLURM: sbatch --nodes 8 scripts/launch/slurm.sh recipe=lamb_32k shards=SHARDS run_dir=RUN [key=value ...]
 # Five minutes before the time limit SLURM asks the job to stop; it saves a checkpoint and goes back to the queue.
 # `scancel --batch --signal=USR1 JOB` asks for the same at any time. A mistake ends the job as FAILED.
+# COMMAND=squad fine-tunes instead, with the arguments of `bert-lamb squad` (and runtime=gpu).
 #SBATCH --job-name=bert-lamb
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
@@ -28,7 +29,8 @@ ask_ranks() { # again and again, since ranks that are still starting may not hea
 trap ask_ranks USR1
 
 # srun starts one process for each rank; rank and world size are read from SLURM's own variables.
-srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" bert-lamb pretrain "$@" if_exists=resume &
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+    bert-lamb "${COMMAND:-pretrain}" "$@" if_exists=resume &
 ranks=$!
 while kill -0 "$ranks" 2>/dev/null; do
     wait "$ranks" # a trapped signal ends this as well

@@ -103,6 +103,7 @@ def test_launcher_options_come_before_two_dashes(machine):
         *("--hostfile", "hosts", "--master_addr", "host1", "--include", "host1:0,1@host2", "--ssh_port", "2222"),
         *("--master_port", port, "--force_multi", "--module", "bert_lamb", "pretrain", "recipe=demo", "seed=1"),
     ]
+    assert on_hosts(machine, "x=1", COMMAND="squad").stdout.endswith("--module\nbert_lamb\nsquad\nx=1\n")
     ports = {on_hosts(machine, "a=1").stdout.split("--master_port\n")[1].split("\n")[0] for _ in range(6)}
     assert len(ports) > 1, "a fixed port would let the ranks of two runs meet"
     assert "--master_port\n24000\n" in on_hosts(machine, "a=1", MASTER_PORT="24000").stdout
@@ -146,6 +147,7 @@ def test_one_machine_starts_a_rank_for_each_gpu(machine):
     words = call(machine, "one_machine.sh", "recipe=demo").stdout
     assert "--nproc-per-node\n2\n" in words
     assert words.endswith("--no-python\nbert-lamb\npretrain\nrecipe=demo\n")
+    assert call(machine, "one_machine.sh", "x=1", COMMAND="squad").stdout.endswith("bert-lamb\nsquad\nx=1\n")
     chosen = call(machine, "one_machine.sh", CUDA_VISIBLE_DEVICES="1").stdout
     assert "--nproc-per-node\n1\n" in chosen
     given = call(machine, "one_machine.sh", NUM_GPUS="4", CUDA_VISIBLE_DEVICES="1").stdout
@@ -213,3 +215,16 @@ def test_only_who_was_asked_comes_back_to_the_queue(tmp_path, is_asked, status, 
     port = re.search(r"srun n1 (\d+) --kill-on-bad-exit=1 --cpus-per-task=1 bert-lamb pretrain recipe=demo if_ex", said)
     assert port is not None
     assert int(port[1]) == 20_000 + 123_456 % 12_000
+
+
+def test_slurm_fine_tunes_when_asked(tmp_path):
+    for name, text in STAND_INS.items():
+        install(tmp_path, name, text)
+    variables = {"LOG": str(tmp_path / "log"), "STATUS": "0", "SECONDS_OF_RUN": "0", "COMMAND": "squad", **SLURM}
+    subprocess.run(
+        ["bash", str(CHECKOUT / "scripts" / "launch" / "slurm.sh"), "x=1"],
+        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", **variables},
+        check=True,
+        timeout=60,
+    )
+    assert "bert-lamb squad x=1 if_exists=resume" in (tmp_path / "log").read_text()
