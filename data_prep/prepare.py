@@ -50,7 +50,7 @@ from data_prep.workspace import KIND, VOCABULARY_FILE, Workspace, forget_another
 
 
 def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: str) -> None:
-    """Turn raw text into shards for every length; bert_lamb.config.PrepareConfig tells what each setting means.
+    """Turn raw text into shards for every length; bert_lamb.config.corpus says what each setting means.
 
     With spread.share only the documents of that share are made, in OUTPUT.partial, for `merge`.
 
@@ -142,7 +142,7 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
     ):
         raise UserError(found=f"{work_dir}", expected="nothing there", fix="delete it")
     output_file.unlink(missing_ok=True)  # restart: or a run that is killed now would leave what looks like its result
-    partitions, workspace = open_workspace(settings, spread, work_dir, is_text_read=False)
+    partitions, workspace = open_workspace(settings, spread, work_dir, is_text_read=False, kind=words["kind"])
     with Pool(spread.num_workers) as pool:
         make_vocabulary(partitions, workspace, settings, pool)
     texts = vocabulary_fit.sample_texts(partitions, settings.cleaning)
@@ -184,11 +184,12 @@ def partitions_of(settings: Settings, spread: Spread) -> list[Partition]:
 
 
 def open_workspace(
-    settings: Settings, spread: Spread, output_dir: Path, *, is_text_read: bool
+    settings: Settings, spread: Spread, output_dir: Path, *, is_text_read: bool, kind: str = KIND
 ) -> tuple[list[Partition], Workspace]:
     """The partitions, and OUTPUT.partial, begun or gone on with, with the vocabulary in it if one is given.
 
     is_text_read: whether text will be read now (unless all is finished), so that a given vocabulary is tried on some.
+    kind: what it is begun for.
     Raises UserError where it was begun for another output, and what partitions_of and require_fitting_vocabulary raise.
     """
     partitions = partitions_of(settings, spread)
@@ -199,7 +200,7 @@ def open_workspace(
     purpose["format_version"] = FORMAT_VERSION  # what another version left unfinished may hold other instances
     if settings.vocabulary_file:
         purpose["sha256 of the vocabulary"] = file_sha256(settings.vocabulary_file)
-    workspace = Workspace(begin(output_dir, purpose, kind=KIND))
+    workspace = Workspace(begin(output_dir, purpose, kind=kind))
     workspace.documents_dir.mkdir(exist_ok=True)
     workspace.instances_dir.mkdir(exist_ok=True)
     ids = [partition.id for partition in partitions]

@@ -9,7 +9,7 @@ from data_prep.sources import Source
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Which documents, and what of them, are kept; bert_lamb.config.CleaningConfig tells what each field means."""
+    """Which documents, and what of them, are kept; bert_lamb.config.corpus says what each field means."""
 
     min_characters: int = 50
     min_words: int = 0
@@ -22,7 +22,7 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class Settings:
-    """The fields of bert_lamb.config.PrepareConfig that the bytes depend on."""
+    """The fields of bert_lamb.config.corpus.PrepareConfig that the bytes depend on."""
 
     sources: tuple[Source, ...]
     vocabulary_file: Path | None

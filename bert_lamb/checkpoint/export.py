@@ -36,7 +36,7 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
 
     The rows that pad the vocabulary for training are cut off, so that model and tokenizer agree.
     checkpoint: `latest` or a folder name under run_dir/checkpoints. Raises UserError when there is none, when run_dir
-    or the checkpoint is damaged, or when output_dir holds something else (see config.IfExists); all of that before
+    or the checkpoint is damaged, or when output_dir holds something else (see outputs/if_exists.py); all of that before
     an older export is replaced.
     """
     run = read_run(run_dir, checkpoint)

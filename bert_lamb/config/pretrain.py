@@ -7,24 +7,14 @@ from omegaconf import MISSING
 
 from bert_lamb.config.checks import (
     Complaints,
-    IfExists,
     check_if_counts_from_zero,
     check_if_positive,
     check_if_share,
     check_names,
-    check_seed,
 )
-from bert_lamb.config.optimizer import OptimizerConfig, check_optimizer
+from bert_lamb.config.run import RunConfig, check_run
 from bert_lamb.config.runtime import (
-    CheckpointConfig,
-    LoggingConfig,
-    RuntimeConfig,
-    TrackerConfig,
-    check_checkpoint,
-    check_logging,
     check_micro_batch_sizes,
-    check_runtime,
-    check_tracker,
 )
 
 
@@ -136,28 +126,18 @@ def check_evaluation(evaluation: EvaluationConfig) -> Complaints:
 
 
 @dataclass
-class PretrainConfig:
+class PretrainConfig(RunConfig):
     """`bert-lamb pretrain`: shards -> checkpoints, phase after phase."""
 
-    run_dir: str = MISSING
     shards: str = MISSING  # the phases' default
     model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     phases: dict[str, PhaseConfig] = field(default_factory=dict)  # run in this order
-    max_grad_norm: float = 1.0  # clip of the global gradient norm; 0: no clipping
     masking: MaskingConfig = field(default_factory=MaskingConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    seed: int = 42
-    if_exists: IfExists = IfExists.refuse
 
 
 def check_pretrain(config: PretrainConfig) -> Complaints:
     complaints = Complaints()
-    check_seed(complaints, config.seed)
     complaints.extend(check_model(config.model))
     complaints.unless(bool(config.phases), "phases", "{}", "at least one phase (choose a recipe)")
     check_names(complaints, "phases", config.phases)
@@ -165,11 +145,6 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
         complaints.extend(check_phase(name, phase, config.model))
     complaints.extend(check_micro_batch_sizes(config.runtime.micro_batch_size, config.phases))
     complaints.extend(check_masking(config.masking))
-    complaints.unless(config.max_grad_norm >= 0, "max_grad_norm", config.max_grad_norm, "0 (off) or more")
-    complaints.extend(check_optimizer(config.optimizer, config.runtime))
-    complaints.extend(check_runtime(config.runtime))
     complaints.extend(check_evaluation(config.evaluation))
-    complaints.extend(check_checkpoint(config.checkpoint))
-    complaints.extend(check_logging(config.logging))
-    complaints.extend(check_tracker(config.tracker))
+    complaints.extend(check_run(config))
     return complaints

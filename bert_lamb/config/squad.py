@@ -1,23 +1,13 @@
 """`squad`: fine-tuning, predicting and scoring extractive question answering."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from omegaconf import MISSING
 
-from bert_lamb.config.checks import Complaints, IfExists, check_if_positive, check_if_share, check_seed
-from bert_lamb.config.optimizer import OptimizerConfig, check_optimizer
-from bert_lamb.config.runtime import (
-    CheckpointConfig,
-    LoggingConfig,
-    RuntimeConfig,
-    TrackerConfig,
-    check_checkpoint,
-    check_logging,
-    check_micro_batch_sizes,
-    check_runtime,
-    check_tracker,
-)
+from bert_lamb.config.checks import Complaints, check_if_positive, check_if_share
+from bert_lamb.config.run import RunConfig, check_run
+from bert_lamb.config.runtime import check_micro_batch_sizes
 
 STAGE = "fine_tuning"  # the name of its only stage, under which runtime.micro_batch_size has an entry
 
@@ -38,10 +28,9 @@ class InitialWeights(Enum):
 
 
 @dataclass
-class SquadConfig:
+class SquadConfig(RunConfig):
     """`bert-lamb squad`: fine-tune, predict and score extractive question answering on SQuAD v1.1 json."""
 
-    run_dir: str = MISSING
     model_dir: str = MISSING  # an export, or any folder with a Hugging Face BERT
     train_file: str | None = None  # None: predict and score only
     eval_file: str = MISSING
@@ -57,23 +46,13 @@ class SquadConfig:
     warmup_proportion: float = 0.1  # of the steps
     decay_power: float = 1.0
     num_epochs: float = 2.0
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    max_grad_norm: float = 1.0  # clip of the global gradient norm; 0: no clipping
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    seed: int = 42
-    if_exists: IfExists = IfExists.refuse
 
 
 def check_squad(config: SquadConfig) -> Complaints:
     complaints = Complaints()
-    check_seed(complaints, config.seed)
     counts = ("max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length")
     check_if_positive(complaints, "", config, *counts, "global_batch_size", "peak_lr", "num_epochs", "decay_power")
     check_if_share(complaints, "", config, "warmup_proportion")
-    complaints.unless(config.max_grad_norm >= 0, "max_grad_norm", config.max_grad_norm, "0 (off) or more")
     complaints.unless(
         config.max_query_length + config.doc_stride + 3 <= config.max_seq_length,
         "max_seq_length",
@@ -81,9 +60,5 @@ def check_squad(config: SquadConfig) -> Complaints:
         "at least max_query_length + doc_stride + 3, so that windows overlap",
     )
     complaints.extend(check_micro_batch_sizes(config.runtime.micro_batch_size, (STAGE,)))
-    complaints.extend(check_optimizer(config.optimizer, config.runtime))
-    complaints.extend(check_runtime(config.runtime))
-    complaints.extend(check_checkpoint(config.checkpoint))
-    complaints.extend(check_logging(config.logging))
-    complaints.extend(check_tracker(config.tracker))
+    complaints.extend(check_run(config))
     return complaints

@@ -66,7 +66,7 @@ FIELDS: dict[str, dict[str, Field]] = {
 }
 
 
-def complaint(kind: str, fields: dict[str, Any]) -> str | None:
+def error_in(kind: str, fields: dict[str, Any]) -> str | None:
     """What is wrong with the fields of a line of this kind, or None; fields of no table are left to their writer."""
     for name, field in FIELDS[kind].items():
         value = fields.get(name)
@@ -95,7 +95,7 @@ class MetricsLog:
 
     def write(self, kind: str, *, phase: str, step: int, **fields: Any) -> None:
         unknown = sorted(fields.keys() - FIELDS[kind].keys()) if kind in FIELDS else [kind]
-        wrong = f"{', '.join(unknown)} in no table" if unknown else complaint(kind, fields)
+        wrong = f"{', '.join(unknown)} in no table" if unknown else error_in(kind, fields)
         if wrong:
             raise ValueError(f"{self.path.name}: {wrong}")
         if self._stream is None:

@@ -3,9 +3,9 @@
 RUN/lock               held while a process works here
 RUN/config.yaml        the resolved configuration
 RUN/outcome.json       the part of it that decides what is learnt; written last, and resuming asks for the same
-RUN/vocab.txt          the vocabulary of the shards
+RUN/vocab.txt          the vocabulary of the shards (pretraining)
 RUN/versions.json      versions, hardware, git commit, command
-RUN/metrics.jsonl      one line per event (kinds: see `MetricsLog`)
+RUN/metrics.jsonl      one line per event (METRICS.md)
 RUN/checkpoints/PHASE-STEP/
 RUN/report.json, RUN/report.html   written by `bert-lamb report`
 """
@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,43 +27,74 @@ from bert_lamb.outputs.provenance import versions
 CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
 VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
 LOCK_FILE = "lock"
-KIND, OPTION = "a run", "run_dir"
+OPTION = "run_dir"
 
 OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
 OUR_NAMES |= {"report.json", "report.html", "wandb"}
 
 
-def is_of_a_run(name: str, results: frozenset[str]) -> bool:
-    """Whether a run writes a file or folder of this name, or left it half written."""
-    return name.removesuffix(PARTIAL_SUFFIX) in OUR_NAMES | results
+@dataclass(frozen=True)
+class RunKind:
+    """What a command keeps in its run directories.
+
+    name: with its article. mark: a key of outcome.json that only this kind has. results: names of files and folders
+    that it leaves beside those of every run.
+    """
+
+    name: str
+    mark: str
+    results: frozenset[str] = frozenset()
+
+
+PRETRAINING = RunKind("a run of pretraining", mark="phases")
 
 
 class RunDir:
     """One run's folder."""
 
-    def __init__(self, path: Path, *, results: frozenset[str] = frozenset()) -> None:
-        """results: names of files and folders that this kind of run leaves beside those of every run."""
-        self.path, self.results = path, results
+    def __init__(self, path: Path, kind: RunKind = PRETRAINING) -> None:
+        self.path, self.kind = path, kind
 
     @property
     def is_started(self) -> bool:
         return (self.path / OUTCOME_FILE).exists()
 
     def _stranger(self) -> str | None:
-        """What is in the way: a file, something that no run writes, or checkpoints without what they belong to."""
+        """What is in the way: a file, something that no such run writes, a run of another kind, checkpoints of none."""
         if not self.path.is_dir() and (self.path.exists() or self.path.is_symlink()):
             return "a file" if self.path.exists() else "a link to nothing"
-        names = sorted(path.name for path in self.path.glob("*"))
-        strangers = [name for name in names if not is_of_a_run(name, self.results)]
+        names = {path.name for path in self.path.glob("*")}
+        strangers = {name for name in names if name.removesuffix(PARTIAL_SUFFIX) not in OUR_NAMES | self.kind.results}
         if strangers:
-            return ", ".join(strangers[:3])
-        return f"{CHECKPOINTS} without {OUTCOME_FILE}" if CHECKPOINTS in names and not self.is_started else None
+            return ", ".join(sorted(strangers)[:3])
+        if not self.is_started:
+            return f"{CHECKPOINTS} without {OUTCOME_FILE}" if CHECKPOINTS in names else None
+        return None if self.kind.mark in self._outcome() else "a run of another command"
+
+    def _outcome(self) -> dict[str, Any]:
+        """What the run that is there was begun with; raises UserError for a file that is damaged."""
+        file = self.path / OUTCOME_FILE
+        try:
+            outcome = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                found=f"{file} that cannot be read ({' '.join(str(error).split())})",
+                expected="what the run wrote there",
+                fix="restore it, or set run_dir, or move the folder away yourself; it is never deleted",
+            ) from error
+        if not isinstance(outcome, dict):
+            raise UserError(
+                found=f"{file} with {type(outcome).__name__}",
+                expected="a mapping",
+                fix="restore it, or set run_dir, or move the folder away yourself; it is never deleted",
+            )
+        return outcome
 
     def decide(self, if_exists: str) -> Decision:
         """What to do with the folder (see if_exists.py); raises UserError. A run that has finished is continued too."""
         stranger = self._stranger()
         state = State.foreign if stranger else State.unfinished if self.is_started else State.absent
-        return decide(state, self.path, kind=KIND, option=OPTION, if_exists=if_exists, detail=stranger or "")
+        return decide(state, self.path, kind=self.kind.name, option=OPTION, if_exists=if_exists, detail=stranger or "")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -96,7 +128,7 @@ class RunDir:
 
         vocabulary: the vocab.txt to keep with the run; None for a run whose model folder has it.
         outcome: the part of the configuration that decides what is learnt; a run is only continued with the same one.
-        if_exists: refuse, resume or restart (see config.IfExists). Raises UserError.
+        if_exists: refuse, resume or restart (see if_exists.py). Raises UserError.
         """
         decision = self.decide(if_exists)
         with self._writing():
@@ -112,22 +144,8 @@ class RunDir:
 
     def check_if_same(self, outcome: dict[str, Any]) -> None:
         """UserError where the run that is there was begun with another outcome."""
-        file = self.path / OUTCOME_FILE
-        try:
-            then = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                found=f"{file} that cannot be read ({' '.join(str(error).split())})",
-                expected="what the run wrote there",
-                fix="restore it, set run_dir, or if_exists=restart",
-            ) from error
-        if not isinstance(then, dict):
-            raise UserError(
-                found=f"{file} with {type(then).__name__}",
-                expected="a mapping",
-                fix="set run_dir, or if_exists=restart",
-            )
-        check_if_same(then, json.loads(json.dumps(outcome)), self.path, kind=KIND, option=OPTION)
+        now = json.loads(json.dumps(outcome))
+        check_if_same(self._outcome(), now, self.path, kind=self.kind.name, option=OPTION)
 
     def _empty(self) -> None:
         """Delete the run; what makes the folder ours goes last, so that a kill leaves it ours."""

@@ -8,7 +8,8 @@ from typing import Any
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 
-UNFINISHED_MARK = "unfinished.json"  # in OUTPUT.partial: this folder is ours to delete, and what it is to become
+# In OUTPUT.partial: {"kind": whose it is to continue or delete, "purpose": the settings of what it is to become}.
+UNFINISHED_MARK = "unfinished.json"
 
 
 def partial_dir_of(output_dir: Path) -> Path:
@@ -24,13 +25,13 @@ def is_complete(output_dir: Path, *, kind: str, complete_mark: str, if_exists: s
     """
     partial_dir = partial_dir_of(output_dir)
     words = {"kind": kind, "option": option, "if_exists": if_exists}
-    of_partial = decide(_state_of_partial(partial_dir), partial_dir, detail="something else", **words)
+    of_partial = decide(_state_of_partial(partial_dir, kind), partial_dir, detail="something else", **words)
     of_output = decide(_state(output_dir, complete_mark), output_dir, detail="something else", **words)
     if of_partial is Decision.replace:
         delete(partial_dir)
     if of_output is Decision.replace:
         # Deleted under the other name: whatever a process that is killed meanwhile leaves, it is no half output.
-        (output_dir / UNFINISHED_MARK).write_text("{}\n")
+        (output_dir / UNFINISHED_MARK).write_text(_mark_of(kind, {}))
         output_dir.rename(partial_dir)
         delete(partial_dir)
     if of_output is Decision.keep:
@@ -44,14 +45,29 @@ def _state(output_dir: Path, complete_mark: str) -> State:
     return State.finished if (output_dir / complete_mark).is_file() else State.foreign
 
 
-def _state_of_partial(partial_dir: Path) -> State:
+def _state_of_partial(partial_dir: Path, kind: str) -> State:
     if _is_nothing(partial_dir):
         return State.absent
     if not partial_dir.is_dir():
         return State.foreign
     # Begun by a process that was killed while it wrote the mark: nothing but that.
     is_begun = all(path.name.startswith(UNFINISHED_MARK) for path in partial_dir.iterdir())
-    return State.unfinished if is_begun or (partial_dir / UNFINISHED_MARK).is_file() else State.foreign
+    if is_begun and not (partial_dir / UNFINISHED_MARK).is_file():
+        return State.unfinished
+    return State.unfinished if _read_mark(partial_dir).get("kind") == kind else State.foreign
+
+
+def _mark_of(kind: str, purpose: dict[str, Any]) -> str:
+    return json.dumps({"kind": kind, "purpose": purpose}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _read_mark(partial_dir: Path) -> dict[str, Any]:
+    """An empty mapping for a mark that is not there or is none of ours."""
+    try:
+        mark = json.loads((partial_dir / UNFINISHED_MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
 
 
 def _is_nothing(path: Path) -> bool:
@@ -68,12 +84,12 @@ def begin(output_dir: Path, purpose: dict[str, Any], *, kind: str, option: str =
     partial_dir = partial_dir_of(output_dir)
     partial_dir.mkdir(parents=True, exist_ok=True)
     mark = partial_dir / UNFINISHED_MARK
-    text = json.dumps(purpose, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = _mark_of(kind, purpose)
     if not mark.is_file():
         write_atomically(mark, text, is_shared=True)
         return partial_dir
-    then = json.loads(mark.read_text(encoding="utf-8"))
-    check_if_same(then, json.loads(text), partial_dir, kind=f"{kind}, unfinished,", option=option)
+    then, now = _read_mark(partial_dir).get("purpose", {}), json.loads(text)["purpose"]
+    check_if_same(then, now, partial_dir, kind=f"{kind}, unfinished,", option=option)
     return partial_dir
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb.errors import UserError
-from bert_lamb.outputs.metrics import FIELDS, complaint
+from bert_lamb.outputs.metrics import FIELDS, error_in
 
 Record = dict[str, Any]
 
@@ -114,7 +114,7 @@ def _check_fields(file: Path, number: int, record: Record) -> None:
     first = 1 if kind in ("step", "trust_ratios") else 0
     if type(record.get("step")) is not int or record["step"] < first:
         raise _refusal(file, number, f"a {kind} with step {record.get('step')!r}", "a number of steps")
-    if wrong := complaint(kind, record):
+    if wrong := error_in(kind, record):
         raise _refusal(file, number, wrong, "the fields of outputs/METRICS.md")
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from bert_lamb.checkpoint.position import Position
-from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.sampling.keyed_random import fold
 from bert_lamb.train.guards import SkippedSteps
@@ -58,13 +57,13 @@ def train_stage(
         sums, known = add_over_ranks(engine, torch.stack(of_batch).sum(0), known_here)
         is_asked, is_due_by_clock = (value > 0 for value in known)
         stop.is_agreed = is_asked  # a signal to one rank stops all of them after the same step
-        skipped.watch(step, is_applied=result.is_applied, is_last=step == total_steps)
 
-        # Log.
+        # Log, and give up where no step is applied any more.
         recorder.step(stage, step, lr=lr, counts=counts, means=task.metrics(sums, counts), result=result, engine=engine)
+        is_end = step == total_steps
+        skipped.watch(step, is_applied=result.is_applied, is_last=is_end)
 
         # Evaluate.
-        is_end = step == total_steps
         if is_end or is_due(step, evaluation_interval_steps):
             recorder.heldout(stage, step, task.evaluate(engine))
 
@@ -84,8 +83,3 @@ def add_over_ranks(engine: Engine, *parts: Tensor) -> list[list[float]]:
     sizes = [len(part) for part in parts]
     added = engine.all_reduce_sum(torch.cat([part.float() for part in parts]))
     return [part.tolist() for part in added.split(sizes)]
-
-
-def resumed(checkpoint: Checkpoint | None, first: Stage) -> Position:
-    """Where a run stands: where its last checkpoint does, else before the first step."""
-    return checkpoint.position if checkpoint else Position(first.name, step=0, optimizer_step=0)

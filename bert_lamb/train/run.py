@@ -1,7 +1,7 @@
 """A run: its stages one after the other, from where the last checkpoint stands.
 
 Every stage starts from a checkpoint (its own after an interruption, else the last of the stage before, handed over), so
-resuming and going on are the same code.
+resuming and continuing are the same code.
 """
 
 import sys
@@ -20,7 +20,7 @@ from bert_lamb.errors import UserError
 from bert_lamb.outputs.metrics import forget_metrics_after
 from bert_lamb.outputs.run_dir import METRICS_FILE, RunDir
 from bert_lamb.train.keeper import Keeper
-from bert_lamb.train.loop import resumed, train_stage
+from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder, announce
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage, Task
@@ -61,7 +61,7 @@ def train(
     latest = latest_checkpoint(run_dir, process)
     with together(process):
         checkpoint = Checkpoint(latest) if latest else None
-    position = resumed(checkpoint, stages[0])
+    position = checkpoint.position if checkpoint else Position(stages[0].name, step=0, optimizer_step=0)
     first = next(stage.index for stage in stages if stage.name == position.phase)
     if process.is_main:
         announce(header, stages, resumed_at=position if checkpoint else None)

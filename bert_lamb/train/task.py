@@ -67,4 +67,4 @@ class Task(Protocol[CountsType, Batch]):
         """Fields of a step's line in metrics.jsonl, of sums over all ranks and micro-steps; "loss" among them."""
 
     def evaluate(self, engine: Engine) -> dict[str, float] | None:
-        """Fields of a held-out line, the same on every rank; None where there is nothing to evaluate on."""
+        """Fields of a held-out line, of which rank 0's are written; None where there is nothing to evaluate on."""

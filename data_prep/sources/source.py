@@ -10,7 +10,7 @@ TOKENIZED = "tokenized"  # the form of the corpus WikiText
 
 @dataclass(frozen=True)
 class Source:
-    """One place that text comes from; bert_lamb.config.SourceConfig tells what each field means."""
+    """One place that text comes from; bert_lamb.config.corpus says what each field means."""
 
     name: str
     kind: str

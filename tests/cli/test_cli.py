@@ -81,8 +81,8 @@ SQUAD = ["squad", "model_dir=m", "eval_file=e", "run_dir=o"]
             [*RECIPE, "phases.phase1.peak_lr=nan", "max_grad_norm=inf", "optimizer.betas=[0.9,nan]"],
             [
                 "found optimizer.betas=nan",
-                "found phases.phase1.peak_lr=nan",
                 "found max_grad_norm=inf; expected a finite",
+                "found phases.phase1.peak_lr=nan",
             ],
         ),
         (["prepare", "corpus=text", "sources.text.path=t", "output_dir=o", "sources.text.weight=nan"], ["weight=nan"]),

@@ -227,6 +227,48 @@ def test_what_is_not_ours_is_never_touched(root, tmp_path, name, if_exists, caps
     assert link.is_symlink()
 
 
+@pytest.mark.parametrize("if_exists", ["refuse", "resume", "restart"])
+@pytest.mark.parametrize(("name", "other"), [("squad", "pretrain"), ("pretrain", "squad")])
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_a_run_of_another_command_is_not_ours(root, place, name, other, state, if_exists, capsys):
+    """Both are runs with checkpoints; a run_dir that is mistyped must not cost the one that took days."""
+    out = place(COMMANDS[other], state)
+    if other == "squad":  # killed before it left anything that only it writes
+        for path in (out / "model", out / "scores.json", *out.glob("*predictions.json")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    before = files_beside(out)
+    assert call(COMMANDS[name], root, out, if_exists) == 2
+    assert "a run of another command in the way" in capsys.readouterr().err
+    assert files_beside(out) == before
+
+
+STAGED = ("prepare", "export", "demo-data")
+
+
+@pytest.mark.parametrize("if_exists", ["refuse", "resume", "restart"])
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+@pytest.mark.parametrize(("name", "other"), [(name, other) for name in STAGED for other in STAGED if name != other])
+def test_an_output_of_another_command_is_not_ours(root, place, name, other, state, if_exists, capsys):
+    """OUT.partial too: an export must not cost hours of a preparation that was interrupted there."""
+    out = place(COMMANDS[other], state)
+    before = files_beside(out.parent)
+    assert call(COMMANDS[name], root, out, if_exists) == 2
+    assert "in the way" in capsys.readouterr().err
+    assert files_beside(out.parent) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+@pytest.mark.parametrize("name", ["squad", "pretrain"])
+def test_a_run_whose_mark_is_damaged_is_not_deleted(root, place, name, content, capsys):
+    out = place(COMMANDS[name], "finished")
+    (out / "outcome.json").write_text(content)
+    before = files_beside(out)
+    for if_exists in ("refuse", "resume", "restart"):
+        assert call(COMMANDS[name], root, out, if_exists) == 2
+        assert f"{out / 'outcome.json'}" in capsys.readouterr().err
+        assert files_beside(out) == before
+
+
 @pytest.mark.parametrize(
     ("name", "if_exists"), [("prepare", "refuse"), ("export", "resume"), ("demo-data", "restart"), ("squad", "refuse")]
 )

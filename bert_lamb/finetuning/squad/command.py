@@ -65,7 +65,7 @@ def squad(config: SquadConfig) -> dict[str, Any]:
     windows = WindowSettings(config.max_seq_length, config.doc_stride, config.max_query_length)
     process = this_process(device=runtime.device, num_threads=runtime.num_threads)
     check_engine(runtime.engine, process)
-    run_dir = RunDir(Path(config.run_dir), results=results.NAMES)
+    run_dir = RunDir(Path(config.run_dir), results.KIND)
     with ExitStack() as held, stop_on_signals() as stop:
         # Everything that can be refused, before anything is written or deleted.
         if process.world_size > 1:

@@ -21,10 +21,13 @@ from bert_lamb.finetuning.squad.model import quiet_transformers
 from bert_lamb.finetuning.squad.predict import Candidate
 from bert_lamb.finetuning.squad.tokenizer import WordPieces
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.outputs.run_dir import RunKind
 
 MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME = "model", "nbest_predictions.json", "predictions.json"
 SCORES_NAME = "scores.json"
-NAMES = frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, SCORES_NAME})
+KIND = RunKind(
+    "a run of squad", mark="inputs", results=frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, SCORES_NAME})
+)
 
 
 def save_model(run_dir: Path, model: BertForQuestionAnswering, tokenizer: WordPieces) -> None:
