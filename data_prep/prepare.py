@@ -7,7 +7,6 @@ Everything is made in OUTPUT.partial beside its place and renamed at the end, so
 (block of documents, group, shard) is a file that appears whole, so a run that was killed goes on with the next one.
 """
 
-import json
 import shutil
 import sys
 import time
@@ -15,16 +14,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bert_lamb.errors import UserError
-from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.hashing import file_sha256
-from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
-from bert_lamb.outputs.plain import to_plain
-from bert_lamb.outputs.staged import begin, delete, is_complete, partial_dir_of, publish
+from bert_lamb.outputs.staged import OutputKind, begin, is_complete, partial_dir_of, publish
 from bert_lamb.shards.inspect import LABELS
 from bert_lamb.shards.manifest import (
     FORMAT_NAME,
     FORMAT_VERSION,
-    MANIFEST_FILE,
     DocumentCounts,
     InstanceSet,
     Manifest,
@@ -38,7 +33,7 @@ from data_prep.card import write_card
 from data_prep.card.card import LEFT_OUT_TEXTS, percent
 from data_prep.deviations import deviations, left_out_of_length, unknown_tokens
 from data_prep.documents import near_duplicates, vocabulary, vocabulary_fit
-from data_prep.documents.make import make_documents, make_vocabulary
+from data_prep.documents.make import make_documents
 from data_prep.documents.selection import Chosen, choose
 from data_prep.documents.vocabulary_file import read_entries
 from data_prep.instances.make import make_instance_sets
@@ -46,7 +41,7 @@ from data_prep.plan import Partition, num_files, plan, share_of
 from data_prep.pool import Pool, require_workers
 from data_prep.settings import Settings, Spread
 from data_prep.sources import describe_passed_over
-from data_prep.workspace import KIND, VOCABULARY_FILE, Workspace, forget_another_corpus, require_same_config, versions
+from data_prep.workspace import KIND, Workspace, forget_another_corpus, require_same_config, versions
 
 
 def prepare(settings: Settings, spread: Spread, *, output_dir: Path, if_exists: str) -> None:
@@ -118,46 +113,9 @@ def merge(settings: Settings, spread: Spread, *, output_dir: Path) -> None:
         finish(partitions, workspace, settings, pool, output_dir, passed_over, started_at=started_at)
 
 
-def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, if_exists: str) -> None:
-    """Train a vocabulary on the documents that `prepare` would use, and write it to a file of its own.
-
-    Beside it, OUTPUT_FILE.json keeps the settings and versions it was made with. Raises UserError as `prepare` does.
-    """
-    work_dir, record_file = output_file.with_name(f"{output_file.name}.work"), Path(f"{output_file}.json")
-    words = {"kind": "a vocabulary of bert-lamb vocab", "option": "output_file"}
-    is_there = output_file.exists() or output_file.is_symlink()
-    state = State.absent if not is_there else State.finished if record_file.is_file() else State.foreign
-    decision = decide(state, output_file, if_exists=if_exists, detail="something else", **words)
-    config = to_plain(settings.to_config())
-    if decision is Decision.keep:
-        then = json.loads(record_file.read_text(encoding="utf-8"))["config"]
-        check_if_same(then, config, output_file, **words)
-        # What a killed run left of its work.
-        is_complete(work_dir, kind=words["kind"], complete_mark=VOCABULARY_FILE, if_exists="restart")
-        print(f"{output_file}: there already; nothing to do")
-        return
-    partitions_of(settings, spread)  # what is refused is refused before anything is deleted
-    if is_complete(
-        work_dir, kind=words["kind"], complete_mark=VOCABULARY_FILE, if_exists=if_exists, option="output_file"
-    ):
-        raise UserError(found=f"{work_dir}", expected="nothing there", fix="delete it")
-    output_file.unlink(missing_ok=True)  # restart: or a run that is killed now would leave what looks like its result
-    partitions, workspace = open_workspace(settings, spread, work_dir, is_text_read=False, kind=words["kind"])
-    with Pool(spread.num_workers) as pool:
-        make_vocabulary(partitions, workspace, settings, pool)
-    texts = vocabulary_fit.sample_texts(partitions, settings.cleaning)
-    warn(vocabulary_fit.warnings_of_trained(workspace.vocabulary_path, texts, is_lowercase=settings.is_lowercase))
-    record = {"config": config, "versions": versions(settings)}
-    write_atomically(record_file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    workspace.vocabulary_path.replace(output_file)
-    delete(workspace.directory)
-    num_entries = len(read_entries(output_file))
-    print(f"{output_file}: {num_entries:,} entries, sha256 {file_sha256(output_file)}")
-
-
 def is_made(settings: Settings, output_dir: Path, *, if_exists: str) -> bool:
     """Whether the shards are there and may stay; this is said. UserError where they are others than those wanted."""
-    if not is_complete(output_dir, kind=KIND, complete_mark=MANIFEST_FILE, if_exists=if_exists):
+    if not is_complete(output_dir, KIND, if_exists=if_exists):
         return False
     require_same_config(output_dir, settings.to_config())
     print(f"{output_dir}: prepared already with this configuration; nothing to do")
@@ -184,7 +142,7 @@ def partitions_of(settings: Settings, spread: Spread) -> list[Partition]:
 
 
 def open_workspace(
-    settings: Settings, spread: Spread, output_dir: Path, *, is_text_read: bool, kind: str = KIND
+    settings: Settings, spread: Spread, output_dir: Path, *, is_text_read: bool, kind: OutputKind = KIND
 ) -> tuple[list[Partition], Workspace]:
     """The partitions, and OUTPUT.partial, begun or gone on with, with the vocabulary in it if one is given.
 
@@ -200,7 +158,7 @@ def open_workspace(
     purpose["format_version"] = FORMAT_VERSION  # what another version left unfinished may hold other instances
     if settings.vocabulary_file:
         purpose["sha256 of the vocabulary"] = file_sha256(settings.vocabulary_file)
-    workspace = Workspace(begin(output_dir, purpose, kind=kind))
+    workspace = Workspace(begin(output_dir, kind, purpose))
     workspace.documents_dir.mkdir(exist_ok=True)
     workspace.instances_dir.mkdir(exist_ok=True)
     ids = [partition.id for partition in partitions]

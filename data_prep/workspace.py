@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb.outputs.atomic import write_atomically
-from bert_lamb.outputs.if_exists import check_if_same
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.provenance import library_versions
-from bert_lamb.outputs.staged import UNFINISHED_MARK
+from bert_lamb.outputs.staged import UNFINISHED_MARK, OutputKind, check_purpose
 from bert_lamb.shards.manifest import MANIFEST_FILE, read_manifest
 from data_prep.settings import Settings
 
-KIND = "a folder of prepared shards"
+KIND = OutputKind("a folder of prepared shards", MANIFEST_FILE, key="instance_sets")
 VOCABULARY_FILE = "vocab.txt"
 CORPUS_MARK = f"{UNFINISHED_MARK}.corpus"  # the partitions that all this was made from; outputs/staged.py removes it
 LIBRARIES = (
@@ -76,7 +75,7 @@ def forget_another_corpus(workspace: Workspace, partition_ids: Sequence[str], *,
 def require_same_config(output_dir: Path, config: dict[str, Any]) -> None:
     """UserError naming the settings in which the shards that are there differ from the present configuration."""
     then = read_manifest(output_dir).preparation.config
-    check_if_same(then, to_plain(config), output_dir, kind=KIND, option="output_dir")
+    check_purpose(then, to_plain(config), output_dir, KIND)
 
 
 def versions(settings: Settings) -> dict[str, str]:

@@ -92,6 +92,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"numpy"},
         CONTRACT | {f"data_prep.{room}" for room in ("card", "documents", "instances", "settings")},
     ),
+    "data_prep/vocab.py": (
+        set(),
+        CONTRACT | {f"data_prep.{room}" for room in ("documents", "pool", "prepare", "settings", "workspace")},
+    ),
     "data_prep/prepare.py": (
         set(),
         CONTRACT

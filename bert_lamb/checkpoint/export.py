@@ -20,12 +20,11 @@ from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import bert_config
 from bert_lamb.outputs.hashing import file_sha256
-from bert_lamb.outputs.if_exists import check_if_same
 from bert_lamb.outputs.run_dir import CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, RunDir
-from bert_lamb.outputs.staged import begin_again, is_complete, publish
+from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_complete, publish
 
-KIND = "an export"
 ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
+KIND = OutputKind("an export", ORIGIN_FILE, key="run_outcome")
 MODEL_CARD_TEMPLATE = "model_card.md.j2"  # beside this file
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 VOCABULARY_ROWS = ("embeddings.word_embeddings.weight", "predictions.bias", "decoder.weight", "decoder.bias")
@@ -42,11 +41,11 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
     run = read_run(run_dir, checkpoint)
     origin = {"run_outcome": run.outcome, "checkpoint": run.source.directory.name}
     model = to_transformers(run.source, run.config)
-    if is_complete(output_dir, kind=KIND, complete_mark=ORIGIN_FILE, if_exists=if_exists):
-        check_if_same(_read(output_dir / ORIGIN_FILE, json.loads), origin, output_dir, kind=KIND, option="output_dir")
+    if is_complete(output_dir, KIND, if_exists=if_exists):
+        check_purpose(_read(output_dir / ORIGIN_FILE, json.loads), origin, output_dir, KIND)
         print(f"{output_dir} holds {origin['checkpoint']} already")
         return
-    partial = begin_again(output_dir, kind=KIND)
+    partial = begin_again(output_dir, KIND)
     disable_progress_bar()  # of the writing, which takes a second
     model.save_pretrained(partial)
     shutil.copyfile(run_dir / VOCABULARY_FILE, partial / "vocab.txt")

@@ -50,7 +50,7 @@ def run_merge(config: MergeConfig) -> int:
 
 
 def run_vocab(config: VocabConfig) -> int:
-    from data_prep.prepare import train_vocabulary
+    from data_prep.vocab import train_vocabulary
 
     settings, spread = _corpus(config)
     train_vocabulary(settings, spread, output_file=Path(config.output_file), if_exists=config.if_exists.value)

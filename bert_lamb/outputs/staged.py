@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,33 @@ from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 UNFINISHED_MARK = "unfinished.json"
 
 
+@dataclass(frozen=True)
+class OutputKind:
+    """What a command makes. name: with its article. option: the key that says where it goes.
+
+    complete_mark: the JSON file that is only in complete outputs. key: what that file's mapping has and no other's.
+    """
+
+    name: str
+    complete_mark: str
+    key: str
+    option: str = "output_dir"
+
+
 def partial_dir_of(output_dir: Path) -> Path:
     """Where an output is made before it is renamed to its place."""
     return output_dir.with_name(output_dir.name + PARTIAL_SUFFIX)
 
 
-def is_complete(output_dir: Path, *, kind: str, complete_mark: str, if_exists: str, option: str = "output_dir") -> bool:
+def is_complete(output_dir: Path, kind: OutputKind, *, if_exists: str) -> bool:
     """Whether a complete output is there to be kept; with if_exists "restart", what is there is deleted first.
 
-    kind: what the command makes, with its article ("prepared shards"). complete_mark: the file that is only in
-    complete outputs. Raises UserError by the protocol of `if_exists`, before anything is deleted.
+    Raises UserError by the protocol of `if_exists`, before anything is deleted.
     """
     partial_dir = partial_dir_of(output_dir)
-    words = {"kind": kind, "option": option, "if_exists": if_exists}
-    of_partial = decide(_state_of_partial(partial_dir, kind), partial_dir, detail="something else", **words)
-    of_output = decide(_state(output_dir, complete_mark), output_dir, detail="something else", **words)
+    words = {"kind": kind.name, "option": kind.option, "if_exists": if_exists, "detail": "something else"}
+    of_partial = decide(_state_of_partial(partial_dir, kind), partial_dir, **words)
+    of_output = decide(_state(output_dir, kind), output_dir, **words)
     if of_partial is Decision.replace:
         delete(partial_dir)
     if of_output is Decision.replace:
@@ -39,13 +52,13 @@ def is_complete(output_dir: Path, *, kind: str, complete_mark: str, if_exists: s
     return of_output is Decision.keep
 
 
-def _state(output_dir: Path, complete_mark: str) -> State:
+def _state(output_dir: Path, kind: OutputKind) -> State:
     if _is_nothing(output_dir):
         return State.absent
-    return State.finished if (output_dir / complete_mark).is_file() else State.foreign
+    return State.finished if kind.key in _mapping_in(output_dir / kind.complete_mark) else State.foreign
 
 
-def _state_of_partial(partial_dir: Path, kind: str) -> State:
+def _state_of_partial(partial_dir: Path, kind: OutputKind) -> State:
     if _is_nothing(partial_dir):
         return State.absent
     if not partial_dir.is_dir():
@@ -54,17 +67,18 @@ def _state_of_partial(partial_dir: Path, kind: str) -> State:
     is_begun = all(path.name.startswith(UNFINISHED_MARK) for path in partial_dir.iterdir())
     if is_begun and not (partial_dir / UNFINISHED_MARK).is_file():
         return State.unfinished
-    return State.unfinished if _read_mark(partial_dir).get("kind") == kind else State.foreign
+    mark = _mapping_in(partial_dir / UNFINISHED_MARK)
+    return State.unfinished if mark.get("kind") == kind.name else State.foreign
 
 
-def _mark_of(kind: str, purpose: dict[str, Any]) -> str:
-    return json.dumps({"kind": kind, "purpose": purpose}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+def _mark_of(kind: OutputKind, purpose: dict[str, Any]) -> str:
+    return json.dumps({"kind": kind.name, "purpose": purpose}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _read_mark(partial_dir: Path) -> dict[str, Any]:
-    """An empty mapping for a mark that is not there or is none of ours."""
+def _mapping_in(file: Path) -> dict[str, Any]:
+    """What a mark holds; nothing for a file that is not there, or none of ours."""
     try:
-        mark = json.loads((partial_dir / UNFINISHED_MARK).read_text(encoding="utf-8"))
+        mark = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return mark if isinstance(mark, dict) else {}
@@ -76,7 +90,7 @@ def _is_nothing(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def begin(output_dir: Path, purpose: dict[str, Any], *, kind: str, option: str = "output_dir") -> Path:
+def begin(output_dir: Path, kind: OutputKind, purpose: dict[str, Any]) -> Path:
     """OUTPUT.partial, with what an earlier run of the same purpose left in it; UserError if it had another purpose.
 
     purpose: plain values that decide what the output is to become. Processes that begin at the same time agree.
@@ -88,18 +102,23 @@ def begin(output_dir: Path, purpose: dict[str, Any], *, kind: str, option: str =
     if not mark.is_file():
         write_atomically(mark, text, is_shared=True)
         return partial_dir
-    then, now = _read_mark(partial_dir).get("purpose", {}), json.loads(text)["purpose"]
-    check_if_same(then, now, partial_dir, kind=f"{kind}, unfinished,", option=option)
+    then, now = _mapping_in(mark).get("purpose", {}), json.loads(text)["purpose"]
+    check_if_same(then, now, partial_dir, kind=f"{kind.name}, unfinished,", option=kind.option)
     return partial_dir
 
 
-def begin_again(output_dir: Path, *, kind: str) -> Path:
+def begin_again(output_dir: Path, kind: OutputKind) -> Path:
     """An empty OUTPUT.partial; what an interrupted run left there is deleted, and this is said."""
     partial_dir = partial_dir_of(output_dir)
     if partial_dir.exists():
         print(f"{partial_dir}: an earlier run was interrupted; starting again")
         delete(partial_dir)
-    return begin(output_dir, {}, kind=kind)
+    return begin(output_dir, kind, {})
+
+
+def check_purpose(then: dict[str, Any], now: dict[str, Any], output_dir: Path, kind: OutputKind) -> None:
+    """UserError where a complete output was made with other settings than these, both plain trees."""
+    check_if_same(then, now, output_dir, kind=kind.name, option=kind.option)
 
 
 def publish(output_dir: Path) -> None:

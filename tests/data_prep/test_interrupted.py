@@ -25,9 +25,10 @@ import pytest
 from bert_lamb.outputs.staged import UNFINISHED_MARK, partial_dir_of
 from bert_lamb.shards.verify import verify
 from data_prep import prepare as stations
-from data_prep.prepare import merge, prepare, train_vocabulary
+from data_prep.prepare import merge, prepare
 from data_prep.settings import Cleaning, Settings, Spread
 from data_prep.sources import Source
+from data_prep.vocab import train_vocabulary
 
 SPAWNER = multiprocessing.get_context("forkserver")  # imports once; a child is there in a few milliseconds
 PRELOADED = ["pytest", "matplotlib.pyplot", "pandas", "data_prep.prepare", "bert_lamb.shards.verify"]

@@ -30,9 +30,10 @@ from data_prep.documents.partition import document_number
 from data_prep.instances.cutting import make_shard
 from data_prep.plan import plan, share_of
 from data_prep.pool import Pool
-from data_prep.prepare import merge, prepare, train_vocabulary
+from data_prep.prepare import merge, prepare
 from data_prep.settings import Cleaning, Settings, Spread
 from data_prep.sources import Source
+from data_prep.vocab import train_vocabulary
 
 WORDS = ("the", "a", "river", "city", "north", "old", "king", "stone", "bridge", "war", "year", "naïve", "it's")
 
@@ -353,7 +354,7 @@ def test_a_mistaken_restart_deletes_nothing(prepared, corpus, tmp_path, mistake,
         run(corpus, tmp_path / "shards", if_exists="restart", **mistake)
     assert contents(tmp_path / "shards") == contents(prepared)
     (tmp_path / "words.txt").write_text("mine")
-    (tmp_path / "words.txt.json").write_text("{}")
+    (tmp_path / "words.txt.json").write_text('{"kind": "a vocabulary of bert-lamb vocab", "config": {}}')
     with pytest.raises(UserError, match=complaint):
         train_vocabulary(
             settings_of(corpus, **mistake), Spread(700, 1), output_file=tmp_path / "words.txt", if_exists="restart"

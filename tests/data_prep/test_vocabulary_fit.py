@@ -10,9 +10,10 @@ from bert_lamb.errors import UserError
 from bert_lamb.outputs.staged import partial_dir_of
 from data_prep.documents.vocabulary_file import read_entries
 from data_prep.documents.vocabulary_fit import require_fitting_case, require_fitting_text, share_unknown
-from data_prep.prepare import merge, prepare, train_vocabulary
+from data_prep.prepare import merge, prepare
 from data_prep.settings import Spread
 from data_prep.sources import Source
+from data_prep.vocab import train_vocabulary
 
 # ruff: noqa: RUF001  letters that are easily mistaken are among what is tried
 from tests.data_prep.test_hostile_input import plain_settings

@@ -47,7 +47,7 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("prepare", CORPUS, "output_dir", "seed=9", "seed", {"data_prep.prepare.finish": die}),
-        Command("vocab", CORPUS, "output_file", "seed=9", "seed", {"data_prep.prepare.make_vocabulary": die}),
+        Command("vocab", CORPUS, "output_file", "seed=9", "seed", {"data_prep.vocab.make_vocabulary": die}),
         Command(
             "pretrain",
             [*PRETRAINING, *PHASES, "runtime.engine=torch", "model.dropout=0.0", "shards={root}/shards"],
@@ -240,6 +240,27 @@ def test_a_run_of_another_command_is_not_ours(root, place, name, other, state, i
     assert call(COMMANDS[name], root, out, if_exists) == 2
     assert "a run of another command in the way" in capsys.readouterr().err
     assert files_beside(out) == before
+
+
+MARKS = {"prepare": "manifest.json", "export": "bert_lamb_export.json", "demo-data": "complete.json"}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"name": "a web page", "version": 2}'])
+@pytest.mark.parametrize("name", [*MARKS, "vocab"])
+def test_a_file_that_is_called_like_a_mark_makes_nothing_ours(root, tmp_path, name, content, capsys):
+    """A manifest.json is in every web application."""
+    out = tmp_path / "out"
+    if name == "vocab":
+        out.write_text("mine")
+        (tmp_path / "out.json").write_text(content)
+    else:
+        out.mkdir()
+        (out / MARKS[name]).write_text(content)
+    before = files_beside(tmp_path)
+    for if_exists in ("refuse", "resume", "restart"):
+        assert call(COMMANDS[name], root, out, if_exists) == 2
+        assert "in the way" in capsys.readouterr().err
+        assert files_beside(tmp_path) == before
 
 
 STAGED = ("prepare", "export", "demo-data")
