@@ -22,6 +22,13 @@ class Precision(Enum):
     fp16 = "fp16"  # GPU only; dynamic loss scale
 
 
+class Attention(Enum):
+    auto = "auto"  # varlen; sdpa on a GPU in fp32, or before compute capability 8.0
+    varlen = "varlen"
+    sdpa = "sdpa"
+    eager = "eager"
+
+
 @dataclass
 class RuntimeConfig:
     """How the run is computed; nothing here changes the outcome beyond rounding, and the draws of dropout."""
@@ -29,6 +36,8 @@ class RuntimeConfig:
     engine: EngineName = EngineName.deepspeed
     device: str = "auto"  # auto, cpu or cuda
     precision: Precision = Precision.bf16
+    # auto; varlen: no padding is computed; sdpa, eager: transformers' own, on rows padded to the stage's length.
+    attention: Attention = Attention.auto
     zero_stage: int = 1  # 0..3, deepspeed only
     offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
     # Sequences per rank and micro-step, by stage (a phase, or fine_tuning): at most.

@@ -1,10 +1,10 @@
-"""Micro-batches of tensors: sampled, masked, padded and labelled, addressed by (step, micro_step).
+"""Micro-batches of tensors: sampled, dealt, masked, laid end to end and labelled, addressed by (step, micro_step).
 
-Letters: G instances of a global batch, B sequences of a micro-batch, S tokens, M masked tokens of a micro-batch.
+Letters: G instances of a global batch; B sequences, T tokens and M masked tokens of a micro-batch.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bert_lamb.data.masking import MaskingRule, mask_batch, num_predictions
-from bert_lamb.sampling.sampler import global_batch, instances_at, micro_batch_positions
+from bert_lamb.sampling.dealing import deal, micro_batch_number
+from bert_lamb.sampling.sampler import global_batch
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances
 
 HELDOUT_EPOCH = 0  # held-out masks are fixed: one key for ever
@@ -27,15 +28,23 @@ TOKENS_PER_BLOCK = 1 << 16  # made and handed over at once; more no longer fits 
 class MicroBatch(NamedTuple):
     """What the model is called with, in its order of arguments (see BertPretrainingModel.forward)."""
 
-    input_ids: Tensor  # [B, S] int64
-    token_type_ids: Tensor  # [B, S] int64
-    attention_mask: Tensor  # [B, S] int64
-    masked_positions: Tensor  # [M] int64
+    input_ids: Tensor  # [T] int64
+    token_type_ids: Tensor  # [T] int64
+    position_ids: Tensor  # [T] int64, from 0 in each sequence
+    cu_seqlens: Tensor  # [B + 1] int32: sequence i is tokens cu_seqlens[i]..cu_seqlens[i + 1] - 1
+    max_length: int  # of the instance set; no sequence is longer
+    masked_positions: Tensor  # [M] int64, indices into [T]
     masked_labels: Tensor  # [M] int64
     sentence_labels: Tensor | None  # [B] int64; None: there is no sentence task
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch._make(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "MicroBatch":
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
+        return MicroBatch._make(change(value) if isinstance(value, Tensor) else value for value in self)
 
 
 @dataclass(frozen=True)
@@ -51,60 +60,51 @@ class BatchCounts:
 class MaskedInstances:
     """Masked instances as loader processes hand them over: a few bytes a token, where tensors for the model take 24.
 
-    Letters: n sequences, M masked tokens of all of them.
+    Letters: n sequences, N tokens of all of them, M masked tokens of all of them.
     """
 
-    input_ids: NDArray[Any]  # [n, S] in the shards' dtype, corrupted and padded
+    input_ids: NDArray[Any]  # [N] in the shards' dtype, corrupted
     lengths: NDArray[np.uint16]  # [n]
     segment_a_lengths: NDArray[np.uint16]  # [n]
     sentence_labels: NDArray[np.bool_] | None  # [n]; None: there is no sentence task
-    positions: NDArray[np.int32]  # [M] indices into the flattened [n * S]
-    labels: NDArray[Any]  # [M] in the shards' dtype
+    masked_positions: NDArray[np.int32]  # [M] indices into [N], ascending
+    masked_labels: NDArray[Any]  # [M] in the shards' dtype
+    max_length: int
     micro_batch_size: int
 
     def micro_batches(self) -> list[MicroBatch]:
         """Cut into micro-batches, in order."""
-        return self._cut(self._tensors())
-
-    def pin_memory(self) -> list[MicroBatch]:
-        """What DataLoader's pinning thread calls: widened, pinned and cut outside the training thread."""
-        tensors = self._tensors()
-        return self._cut(MicroBatch._make(None if tensor is None else tensor.pin_memory() for tensor in tensors))
-
-    def _tensors(self) -> MicroBatch:
-        """All instances as one, but for masked_positions, which count from the start of their micro-batch."""
-        max_length = self.input_ids.shape[1]
-        columns = np.arange(max_length, dtype=np.uint16)
-        is_token = columns < self.lengths[:, None]
-        is_second = columns >= self.segment_a_lengths[:, None]
-        is_second &= is_token
-        return MicroBatch(
-            input_ids=_int64(self.input_ids),
-            token_type_ids=_int64(is_second),
-            attention_mask=_int64(is_token),
-            masked_positions=_int64(self.positions % np.int32(self.micro_batch_size * max_length)),
-            masked_labels=_int64(self.labels),
-            sentence_labels=None if self.sentence_labels is None else _int64(self.sentence_labels),
-        )
-
-    def _cut(self, whole: MicroBatch) -> list[MicroBatch]:
-        num_sequences, max_length = self.input_ids.shape
-        starts = np.arange(0, num_sequences, self.micro_batch_size)
-        places = np.searchsorted(self.positions, np.append(starts, num_sequences) * max_length).tolist()
+        bounds = _bounds(self.lengths)
+        position_ids = np.arange(bounds[-1]) - np.repeat(bounds[:-1], self.lengths)
+        is_second = position_ids >= np.repeat(self.segment_a_lengths, self.lengths)
         batches = []
-        for number, start in enumerate(starts.tolist()):
-            rows, masked = slice(start, start + self.micro_batch_size), slice(places[number], places[number + 1])
+        for first in range(0, len(self.lengths), self.micro_batch_size):
+            of_batch = bounds[first : first + self.micro_batch_size + 1]
+            start, end = of_batch[0], of_batch[-1]
+            masked = slice(*np.searchsorted(self.masked_positions, (start, end)))
+            rows = slice(first, first + self.micro_batch_size)
             batches.append(
                 MicroBatch(
-                    input_ids=whole.input_ids[rows],
-                    token_type_ids=whole.token_type_ids[rows],
-                    attention_mask=whole.attention_mask[rows],
-                    masked_positions=whole.masked_positions[masked],
-                    masked_labels=whole.masked_labels[masked],
-                    sentence_labels=None if whole.sentence_labels is None else whole.sentence_labels[rows],
+                    input_ids=_int64(self.input_ids[start:end]),
+                    token_type_ids=_int64(is_second[start:end]),
+                    position_ids=_int64(position_ids[start:end]),
+                    cu_seqlens=torch.from_numpy((of_batch - start).astype(np.int32)),
+                    max_length=self.max_length,
+                    masked_positions=_int64(self.masked_positions[masked] - start),
+                    masked_labels=_int64(self.masked_labels[masked]),
+                    sentence_labels=None if self.sentence_labels is None else _int64(self.sentence_labels[rows]),
                 )
             )
         return batches
+
+    def pin_memory(self) -> list[MicroBatch]:
+        """What DataLoader's pinning thread calls: widened, cut and pinned outside the training thread."""
+        return [batch.pin_memory() for batch in self.micro_batches()]
+
+
+def _bounds(lengths: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """[n + 1] where each sequence begins, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def _int64(values: NDArray[Any]) -> Tensor:
@@ -120,21 +120,23 @@ def masked_instances(
     seed: int,
     micro_batch_size: int,
 ) -> MaskedInstances:
-    """Read the instances with these numbers, pad them to the set's max_seq_length and mask them."""
+    """Read the instances with these numbers and mask them."""
     ragged = instances.take(indices)
     lengths = instances.lengths[indices]
     is_token = np.arange(instances.max_seq_length, dtype=np.uint16) < lengths[:, None]
     input_ids = np.full(is_token.shape, instances.manifest.vocabulary.pad_id, dtype=ragged.input_ids.dtype)
     input_ids[is_token] = ragged.input_ids
     masked = mask_batch(input_ids, lengths, indices, epochs, rule=rule, seed=seed)
+    rows, columns = np.divmod(masked.positions, instances.max_seq_length)
     has_task = instances.manifest.sentence_task != NO_SENTENCE_TASK
     return MaskedInstances(
-        input_ids=masked.input_ids,
+        input_ids=masked.input_ids[is_token],
         lengths=lengths,
         segment_a_lengths=ragged.segment_a_lengths,
         sentence_labels=ragged.sentence_labels if has_task else None,
-        positions=masked.positions.astype(np.int32),
-        labels=masked.labels,
+        masked_positions=(_bounds(lengths)[rows] + columns).astype(np.int32),
+        masked_labels=masked.labels,
+        max_length=instances.max_seq_length,
         micro_batch_size=micro_batch_size,
     )
 
@@ -173,6 +175,7 @@ class TrainingBatches:
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.rank, self.world_size = rank, world_size
+        self._dealt: tuple[int, NDArray[np.int64]] | None = None  # the last step dealt, and its rows by micro-batch
 
     def __getitem__(self, number: int) -> MicroBatch:
         (batch,) = self.masked(number, number + 1).micro_batches()
@@ -180,10 +183,7 @@ class TrainingBatches:
 
     def masked(self, first: int, last: int) -> MaskedInstances:
         """Micro-batches first..last-1, made in one go: numpy's calls cost more than the work of a small micro-batch."""
-        positions = micro_batch_positions(
-            first, last, rank=self.rank, micro_batch_size=self.micro_batch_size, world_size=self.world_size
-        )
-        chosen, epochs = instances_at(positions, num_instances=len(self.instances), seed=self.seed)
+        chosen, epochs = np.concatenate([self._instances_of(number) for number in range(first, last)], axis=1)
         return masked_instances(
             self.instances,
             chosen,
@@ -192,6 +192,15 @@ class TrainingBatches:
             seed=self.seed,
             micro_batch_size=self.micro_batch_size,
         )
+
+    def _instances_of(self, number: int) -> NDArray[np.int64]:
+        """[2, B] instances and epochs of a micro-batch of this rank."""
+        step, micro_step = divmod(number, self.gradient_accumulation_steps)
+        if self._dealt is None or self._dealt[0] != step:
+            instances, epochs = self.global_batch(step + 1)
+            rows = deal(self.instances.lengths[instances], self.gradient_accumulation_steps * self.world_size)
+            self._dealt = step, np.stack([instances[rows], epochs[rows]])
+        return self._dealt[1][:, micro_batch_number(micro_step, rank=self.rank, world_size=self.world_size)]
 
     def global_batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Instances and epochs of a step's global batch, [G] each."""

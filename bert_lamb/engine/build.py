@@ -33,7 +33,13 @@ class RuntimeSettings:
     num_threads: int | None
     verify_shards: bool
     loader_workers: int
+    attention: Literal["auto", "varlen", "sdpa", "eager"] = "auto"
     deepspeed_overrides: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_whole_weights(self) -> bool:
+        """Whether all weights are at hand during a forward pass; ZeRO 3 gathers each while its own module is called."""
+        return not (self.engine == "deepspeed" and self.zero_stage == 3)
 
     def describe(self, process: Process) -> list[str]:
         """Lines for the start of a run."""

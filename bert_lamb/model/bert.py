@@ -1,18 +1,20 @@
 """BERT with its two pretraining heads, returning sums and counts so that the caller can normalize over a global batch.
 
-Letters: B sequences, S tokens, M masked tokens of the micro-batch, H hidden size, V (padded) vocabulary.
+Letters: T tokens and B sequences of the micro-batch, M masked tokens, H hidden size, V (padded) vocabulary.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForPreTraining
+
+from bert_lamb.model.encoder import encode, first_states, prepare_encoder
+from bert_lamb.model.masked_lm import masked_lm_sums, sums_of_logits
 
 
 class PretrainingSums(NamedTuple):
-    """Sums over one micro-batch, 0-d float32; losses in nats. nsp: of the sentence task; without labels both are 0."""
+    """Sums over one micro-batch, 0-d float32 or wider; losses in nats. nsp: the sentence task's, 0 without labels."""
 
     mlm_loss: Tensor
     mlm_correct: Tensor
@@ -58,35 +60,44 @@ def is_of_sentence_head(name: str) -> bool:
 class BertPretrainingModel(nn.Module):
     """transformers' BertForPreTraining as `bert`, called for the losses of masked-LM and of the sentence task.
 
-    Weights start from normal(0, init_std) with the given seed, independent of any global random state.
+    Weights start from normal(0, init_std) with the given seed, independent of any global random state. attention:
+    varlen, sdpa or eager; has_whole_weights: see prepare_encoder.
     """
 
-    def __init__(self, config: BertConfig, *, seed: int) -> None:
+    def __init__(
+        self, config: BertConfig, *, seed: int, attention: str = "varlen", has_whole_weights: bool = True
+    ) -> None:
         super().__init__()
+        self.has_whole_weights = has_whole_weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.bert = BertForPreTraining._from_config(config, attn_implementation="sdpa")
         self.bert.float()
+        prepare_encoder(self.bert.bert, attention, has_whole_weights=has_whole_weights)
 
     def forward(
         self,
-        input_ids: Tensor,  # [B, S] int64
-        token_type_ids: Tensor,  # [B, S] int64
-        attention_mask: Tensor,  # [B, S] int64, 0 at padding
-        masked_positions: Tensor,  # [M] int64, indices into the flattened [B * S]
+        input_ids: Tensor,  # [T] int64
+        token_type_ids: Tensor,  # [T] int64
+        position_ids: Tensor,  # [T] int64
+        cu_seqlens: Tensor,  # [B + 1] int32
+        max_length: int,
+        masked_positions: Tensor,  # [M] int64, indices into [T]
         masked_labels: Tensor,  # [M] int64
         sentence_labels: Tensor | None,  # [B] int64, 1: the second half is random, or swapped; None: no sentence task
     ) -> PretrainingSums:
-        encoded = self.bert.bert(input_ids=input_ids, token_type_ids=token_type_ids, attention_mask=attention_mask)
-        hidden = encoded.last_hidden_state  # [B, S, H]
-        masked_hidden = hidden.flatten(0, 1).index_select(0, masked_positions)  # [M, H]
-        logits = self.bert.cls.predictions(masked_hidden).float()  # [M, V]
-        mlm_loss = cross_entropy(logits, masked_labels, reduction="sum")
-        mlm_correct = (logits.argmax(dim=-1) == masked_labels).sum().float()
-        pair_logits = self.bert.cls.seq_relationship(encoded.pooler_output).float()  # [B, 2]
+        """The sums of one micro-batch, whose sequences are laid end to end; see `encode` for the first five."""
+        bert, heads = self.bert.bert, self.bert.cls
+        hidden = encode(bert, input_ids, token_type_ids, position_ids, cu_seqlens, max_length)  # [T, H]
+        masked_hidden = hidden.index_select(0, masked_positions)  # [M, H]
+        if self.has_whole_weights:
+            decoder = heads.predictions.decoder
+            transformed = heads.predictions.transform(masked_hidden)
+            mlm_loss, mlm_correct = masked_lm_sums(transformed, decoder.weight, decoder.bias, masked_labels)
+        else:
+            mlm_loss, mlm_correct = sums_of_logits(heads.predictions(masked_hidden), masked_labels)
+        pair_logits = heads.seq_relationship(bert.pooler(first_states(hidden, cu_seqlens)))  # [B, 2]
         if sentence_labels is None:
             # Gradients of zero rather than none: every machine then sees the same parameters in every backward pass.
-            return PretrainingSums(mlm_loss, mlm_correct, 0.0 * pair_logits.sum(), mlm_loss.new_zeros(()))
-        nsp_loss = cross_entropy(pair_logits, sentence_labels, reduction="sum")
-        nsp_correct = (pair_logits.argmax(dim=-1) == sentence_labels).sum().float()
-        return PretrainingSums(mlm_loss, mlm_correct, nsp_loss, nsp_correct)
+            return PretrainingSums(mlm_loss, mlm_correct, 0.0 * pair_logits.float().sum(), mlm_loss.new_zeros(()))
+        return PretrainingSums(mlm_loss, mlm_correct, *sums_of_logits(pair_logits, sentence_labels))

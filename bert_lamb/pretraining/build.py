@@ -11,16 +11,19 @@ from bert_lamb.pretraining.recipe import Recipe
 from bert_lamb.sampling.keyed_random import fold
 
 
-def build_model(recipe: Recipe, phase: Phase) -> BertPretrainingModel:
-    """BERT with both heads; weights drawn from the seed."""
+def build_model(recipe: Recipe, phase: Phase, attention: str, *, has_whole_weights: bool) -> BertPretrainingModel:
+    """BERT with both heads; weights drawn from the seed. The last two: see prepare_encoder."""
     vocabulary = phase.training.manifest.vocabulary
     bert = bert_config(vocab_size=vocabulary.size, pad_token_id=vocabulary.pad_id, **recipe.model)
-    return BertPretrainingModel(bert, seed=int(fold(recipe.seed, -1)))
+    return BertPretrainingModel(
+        bert, seed=int(fold(recipe.seed, -1)), attention=attention, has_whole_weights=has_whole_weights
+    )
 
 
 def build_phase_engine(
     recipe: Recipe,
     runtime: RuntimeSettings,
+    attention: str,
     phase: Phase,
     process: Process,
     checkpoint: Checkpoint | None,
@@ -30,7 +33,7 @@ def build_phase_engine(
 
     Without a sentence task its head stays as it began.
     """
-    model = build_model(recipe, phase)
+    model = build_model(recipe, phase, attention, has_whole_weights=runtime.has_whole_weights)
     if checkpoint is not None:
         checkpoint.load_weights(model)
     head = [name for name, _ in model.named_parameters() if is_of_sentence_head(name)]

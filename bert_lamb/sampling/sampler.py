@@ -61,12 +61,3 @@ def instances_at(positions: Int64s, *, num_instances: int, seed: int) -> tuple[I
         chosen = epochs == epoch
         instances[chosen] = permute(offsets[chosen], size=num_instances, key=int(fold(seed, int(epoch))))
     return instances, epochs
-
-
-def micro_batch_positions(first: int, last: int, *, rank: int, micro_batch_size: int, world_size: int) -> Int64s:
-    """Places in the endless row of what a rank computes in its micro-batches first..last-1 of the phase, from 0.
-
-    Ranks take turns, micro-batch by micro-batch, so a global batch does not depend on how many they are.
-    """
-    starts = (np.arange(first, last, dtype=np.int64) * world_size + rank) * micro_batch_size
-    return (starts[:, None] + np.arange(micro_batch_size)).ravel()

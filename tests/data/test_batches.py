@@ -8,7 +8,7 @@ import torch
 from bert_lamb.data.batches import HeldoutBatches, TrainingBatches, unigram_cross_entropy
 from bert_lamb.data.masking import MaskingRule
 from bert_lamb.shards import open_instances
-from tests.synthetic import CLS, MASK, PAD, SEP, make_shards
+from tests.synthetic import CLS, MASK, SEP, make_shards
 
 RULE = MaskingRule(
     mask_prob=0.15,
@@ -47,23 +47,53 @@ def training(shards, *, rank=0, world_size=1, micro_batch_size=12, accumulation=
     )
 
 
+def assert_equal(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def of_sequences(batch):
+    """[(ids with their labels put back, types, place of each masked token, sentence label)] of a micro-batch."""
+    restored = batch.input_ids.clone()
+    restored[batch.masked_positions] = batch.masked_labels
+    lengths = batch.cu_seqlens.diff().tolist()
+    is_masked = torch.zeros_like(restored).index_fill(0, batch.masked_positions, 1)
+    labels = [None] * len(lengths) if batch.sentence_labels is None else batch.sentence_labels.tolist()
+    parts = (tensor.split(lengths) for tensor in (restored, batch.token_type_ids, is_masked, batch.position_ids))
+    rows = []
+    for ids, types, masked, positions, label in zip(*parts, labels, strict=True):
+        assert positions.tolist() == list(range(len(ids)))
+        rows.append((ids.tolist(), types.tolist(), masked.tolist(), label))
+    return rows
+
+
 def test_tensors_are_the_shards_rows(shards, rows):
+    """Both micro-batches of a step are its global batch, laid end to end, nothing padded."""
     batches = training(shards)
-    for index in (0, 1, 40):
-        chosen, _ = batches.global_batch(index // 2 + 1)
-        chosen = chosen[12 * (index % 2) :][:12]
-        batch = batches[index]
-        restored = batch.input_ids.flatten().clone()
-        restored[batch.masked_positions] = batch.masked_labels
-        restored = restored.view(12, 32)
-        for position, instance in enumerate(chosen):
+    for step in (1, 21):
+        chosen, _ = batches.global_batch(step)
+        expected = []
+        for instance in chosen:
             row = rows[instance]
             length, length_a = len(row["input_ids"]), row["segment_a_length"]
-            assert restored[position].tolist() == row["input_ids"] + [PAD] * (32 - length)
-            assert batch.attention_mask[position].tolist() == [1] * length + [0] * (32 - length)
-            expected_types = [0] * length_a + [1] * (length - length_a) + [0] * (32 - length)
-            assert batch.token_type_ids[position].tolist() == expected_types
-            assert batch.sentence_labels[position] == row["sentence_label"]
+            expected.append((row["input_ids"], [0] * length_a + [1] * (length - length_a), row["sentence_label"]))
+        pair = batches[2 * step - 2], batches[2 * step - 1]
+        assert [len(batch.sentence_labels) for batch in pair] == [12, 12]
+        found = [(ids, types, bool(label)) for batch in pair for ids, types, _, label in of_sequences(batch)]
+        assert sorted(found) == sorted(expected)
+        for batch in pair:
+            assert batch.max_length == 32
+            assert batch.cu_seqlens.dtype is torch.int32
+            for ids, _, masked, _ in of_sequences(batch):
+                assert sum(masked) == min(4, max(1, round(0.15 * len(ids))))
+                assert not any(hit and token in (CLS, SEP) for token, hit in zip(ids, masked, strict=True))
+
+
+def test_micro_batches_of_a_step_are_alike(shards):
+    """Dealt by length: no two of them differ by more than the longest row."""
+    batches = training(shards, micro_batch_size=3, accumulation=8)
+    tokens = [len(batches[number].input_ids) for number in range(8)]
+    assert max(tokens) - min(tokens) <= 32
 
 
 def test_counts_are_known_before_the_batch(shards):
@@ -73,7 +103,7 @@ def test_counts_are_known_before_the_batch(shards):
         both = [batches[2 * (step - 1)], batches[2 * (step - 1) + 1]]
         assert counts.num_sequences == 24
         assert counts.num_predictions == sum(len(batch.masked_labels) for batch in both)
-        assert counts.num_tokens == sum(int(batch.attention_mask.sum()) for batch in both)
+        assert counts.num_tokens == sum(len(batch.input_ids) for batch in both)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +116,7 @@ def test_loader_seeks_and_keeps_order(shards, monkeypatch, num_workers, tokens_p
     late = list(batches.loader(first_step=3, total_steps=5, num_workers=num_workers, pin_memory=False))
     assert len(late) == 6
     for number, batch in enumerate(late):
-        for found, expected in zip(batch, batches[4 + number], strict=True):
-            assert torch.equal(found, expected)
+        assert_equal(batch, batches[4 + number])
 
 
 def test_pinning_cuts_alike(shards, monkeypatch):
@@ -96,8 +125,8 @@ def test_pinning_cuts_alike(shards, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: num_pinned.append(1) or tensor.clone())
     block = training(shards).masked(2, 5)
     for found, expected in zip(block.pin_memory(), block.micro_batches(), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert len(num_pinned) == 6
+        assert_equal(found, expected)
+    assert len(num_pinned) == 3 * 7
 
 
 def test_without_a_sentence_task_there_are_no_labels(tmp_path):
@@ -107,11 +136,16 @@ def test_without_a_sentence_task_there_are_no_labels(tmp_path):
     assert not batch.token_type_ids.any()
 
 
-def test_two_ranks_together_see_what_one_sees(shards):
-    one = training(shards, micro_batch_size=12, accumulation=2)[0]
-    two = [training(shards, rank=rank, world_size=2, micro_batch_size=6)[0] for rank in (0, 1)]
-    assert torch.equal(one.input_ids, torch.cat([batch.input_ids for batch in two]))
-    assert torch.equal(one.masked_labels, torch.cat([batch.masked_labels for batch in two]))
+def test_any_cut_of_a_step_shows_the_same_rows(shards):
+    """Two ranks, or smaller micro-batches: the same rows with the same masks."""
+    one = [row for number in range(2) for row in of_sequences(training(shards)[number])]
+    two = [
+        row
+        for rank in (0, 1)
+        for number in range(4)
+        for row in of_sequences(training(shards, rank=rank, world_size=2, micro_batch_size=3, accumulation=4)[number])
+    ]
+    assert sorted(one) == sorted(two)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -123,7 +157,7 @@ def test_heldout_is_dealt_once(shards, world_size):
     dealt = [list(heldout.of_rank(rank=r, world_size=world_size, micro_batch_size=8)) for r in range(world_size)]
     assert len({len(of_rank) for of_rank in dealt}) == 1
     counted = [batch for of_rank in dealt for batch, is_counted in of_rank if is_counted]
-    assert sum(len(batch.input_ids) for batch in counted) == 37 == heldout.counts.num_sequences
+    assert sum(len(batch.sentence_labels) for batch in counted) == 37 == heldout.counts.num_sequences
     assert sum(len(batch.masked_labels) for batch in counted) == heldout.counts.num_predictions
 
 

@@ -43,7 +43,7 @@ def make_model(dropout: float = 0.0) -> BertPretrainingModel:
 
 
 def sequences(step: int) -> list[tuple[torch.Tensor, ...]]:
-    """The global batch of a step as single sequences, in the model's order of arguments; counts of masks differ."""
+    """The global batch of a step, sequences of several lengths: (ids, types, masked positions, labels, pair)."""
     random = torch.Generator().manual_seed(step)
     batch = []
     for index in range(GLOBAL_BATCH):
@@ -53,19 +53,23 @@ def sequences(step: int) -> list[tuple[torch.Tensor, ...]]:
         positions = torch.randperm(SEQ_LENGTH, generator=random)[:num_masked].sort().values
         labels = torch.randint(5, VOCAB, (num_masked,), generator=random)
         is_random = torch.randint(0, 2, (1,), generator=random)
-        batch.append((ids, types, torch.ones_like(ids), positions, labels, is_random))
+        length = SEQ_LENGTH - (index + 2 * step) % 5
+        positions = positions[positions < length] if (positions < length).any() else positions[:1] % length
+        batch.append((ids[0, :length], types[0, :length], positions, labels[: len(positions)], is_random))
     return batch
 
 
-def join(batch: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
-    """Single sequences as one micro-batch."""
-    ids, types, mask, positions, labels, is_random = zip(*batch, strict=True)
-    shifted = [p + i * SEQ_LENGTH for i, p in enumerate(positions)]
+def join(batch: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor | int, ...]:
+    """Single sequences as one micro-batch, in the model's order of arguments."""
+    ids, types, positions, labels, is_random = zip(*batch, strict=True)
+    bounds = torch.tensor([0, *(len(one) for one in ids)]).cumsum(0)
     return (
         torch.cat(ids),
         torch.cat(types),
-        torch.cat(mask),
-        torch.cat(shifted),
+        torch.cat([torch.arange(len(one)) for one in ids]),
+        bounds.int(),
+        SEQ_LENGTH,
+        torch.cat([p + start for p, start in zip(positions, bounds[:-1], strict=True)]),
         torch.cat(labels),
         torch.cat(is_random),
     )

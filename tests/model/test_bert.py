@@ -1,8 +1,7 @@
-"""The model against transformers' own loss, and its independence of global random state."""
+"""The model's sizes, its sums without pairs, and its independence of global random state; see test_unpadded.py."""
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import BertForPreTraining
 
 from bert_lamb.model.bert import BertPretrainingModel, bert_config, is_of_sentence_head
@@ -26,35 +25,13 @@ def make_config(**changes):
 
 @pytest.fixture
 def batch():
+    """Rows of 20, 15 and 20 tokens."""
     random = torch.Generator().manual_seed(0)
-    ids = torch.randint(5, 101, (3, 20), generator=random)
-    types = (torch.arange(20) >= 9).long().repeat(3, 1)
-    mask = torch.ones_like(ids)
-    mask[1, 15:] = 0
-    positions = torch.tensor([3, 7, 22, 30, 41])
-    labels = torch.randint(5, 101, (5,), generator=random)
-    return ids, types, mask, positions, labels, torch.tensor([0, 1, 0])
-
-
-def test_losses_are_transformers_losses(batch):
-    """BertForPreTraining's loss is the sum of two means; ours are the sums, over the same positions."""
-    model = BertPretrainingModel(make_config(), seed=1)
-    ids, types, mask, positions, labels, next_sentence = batch
-    sums = model(*batch)
-    dense_labels = torch.full_like(ids, -100).flatten().index_put((positions,), labels).view_as(ids)
-    twin = BertForPreTraining(make_config())
-    twin.load_state_dict(model.bert.state_dict())
-    output = twin(
-        input_ids=ids,
-        token_type_ids=types,
-        attention_mask=mask,
-        labels=dense_labels,
-        next_sentence_label=next_sentence,
-    )
-    torch.testing.assert_close(sums.mlm_loss / 5 + sums.nsp_loss / 3, output.loss, rtol=1e-5, atol=1e-5)
-    logits = output.prediction_logits.flatten(0, 1)[positions]
-    assert sums.mlm_correct == (logits.argmax(-1) == labels).sum()
-    torch.testing.assert_close(sums.nsp_loss, cross_entropy(output.seq_relationship_logits, next_sentence) * 3)
+    ids = torch.randint(5, 101, (55,), generator=random)
+    bounds = torch.tensor([0, 20, 35, 55])
+    places = torch.cat([torch.arange(length) for length in bounds.diff()])
+    masked, labels = torch.tensor([3, 7, 22, 30, 41]), torch.randint(5, 101, (5,), generator=random)
+    return ids, (places >= 9).long(), places, bounds.int(), 20, masked, labels, torch.tensor([0, 1, 0])
 
 
 def test_without_pairs_only_masked_tokens_count(batch):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_lamb.sampling.sampler import global_batch, instances_at, micro_batch_positions, permute
+from bert_lamb.sampling.sampler import global_batch, instances_at, permute
 
 
 @settings(deadline=None)
@@ -63,22 +63,6 @@ def test_epochs_and_seeds_differ():
     other, _ = global_batch(1, global_batch_size=100, num_instances=100, seed=2)
     assert (first != second).mean() > 0.9
     assert (first != other).mean() > 0.9
-
-
-@pytest.mark.parametrize(("world_size", "micro_batch_size"), [(1, 24), (1, 4), (2, 4), (3, 2), (4, 6)])
-def test_ranks_and_micro_steps_tile_the_global_batches_in_order(world_size, micro_batch_size):
-    """Two global batches of 24; each rank asks for all its micro-batches at once and one by one."""
-    num_each = 48 // (world_size * micro_batch_size)
-    options = {"world_size": world_size, "micro_batch_size": micro_batch_size}
-    of_ranks = [micro_batch_positions(0, num_each, rank=rank, **options) for rank in range(world_size)]
-    one_by_one = [
-        micro_batch_positions(number, number + 1, rank=rank, **options)
-        for number in range(num_each)
-        for rank in range(world_size)
-    ]
-    assert np.concatenate(one_by_one).tolist() == list(range(48))
-    for rank, positions in enumerate(of_ranks):
-        assert positions.tolist() == np.concatenate(one_by_one[rank::world_size]).tolist()
 
 
 def test_any_places_are_those_of_the_global_batches():

@@ -28,6 +28,8 @@ from bert_lamb.finetuning.squad.predict import predict_answers, predict_logits
 from bert_lamb.finetuning.squad.results import read_scores, summary
 from bert_lamb.finetuning.squad.scoring import score
 from bert_lamb.finetuning.squad.task import SquadTask, num_steps
+from bert_lamb.model.encoder import choose_attention
+from bert_lamb.model.span import SpanModel
 from bert_lamb.optim.build import OptimizerSettings
 from bert_lamb.outputs.if_exists import Decision
 from bert_lamb.outputs.plain import to_plain
@@ -75,6 +77,7 @@ def squad(config: SquadConfig) -> dict[str, Any]:
                 check_tracker(name=tracker.name, mode=tracker.mode)
             check_kernels(optimizer.implementation, runtime, process)
             check_overrides(runtime.deepspeed_overrides)
+            attention = choose_attention(runtime.attention, process.device, runtime.precision)
             train_examples, eval_examples = sources.read_examples()
         inputs: dict[str, dict[str, str]] = {}
         outcome: dict[str, Any] = {}
@@ -116,7 +119,9 @@ def squad(config: SquadConfig) -> dict[str, Any]:
             Recorder(run_dir, process, logging=LoggingSettings(**plain["logging"]), tracker=tracker, config=plain)
         )
         if stage is not None:
-            checkpoint = fine_tune(config, material, stage, runtime, optimizer, process, run_dir, recorder, stop)
+            checkpoint = fine_tune(
+                config, material, stage, runtime, attention, optimizer, process, run_dir, recorder, stop
+            )
             checkpoint.load_weights(material.loaded.model)
         if any(of_all_ranks(process, stop.is_asked)):
             leave_stopped(process, "before the predictions")
@@ -124,10 +129,9 @@ def squad(config: SquadConfig) -> dict[str, Any]:
         # Predictions and scores.
         started_at = time.monotonic()
         logits = predict_logits(
-            material.loaded.model,
+            SpanModel(material.loaded.model, attention=attention),
             material.eval_features,
             micro_batch_size=runtime.micro_batch_size[STAGE],
-            pad_token_id=material.loaded.tokenizer.pad_id,
             precision=runtime.precision,
             process=process,
         )
@@ -194,6 +198,7 @@ def fine_tune(
     material: Material,
     stage: Stage,
     runtime: RuntimeSettings,
+    attention: str,
     optimizer: OptimizerSettings,
     process: Process,
     run_dir: RunDir,
@@ -203,7 +208,11 @@ def fine_tune(
     """Train what is left of the stage; returns the last checkpoint. The model of `material` stays as it is."""
 
     def build(stage: Stage, checkpoint: Checkpoint | None, position: Position) -> tuple[Engine, SquadTask]:
-        model = copy.deepcopy(material.loaded.model).train()  # engines cast and cut what they are given
+        model = SpanModel(
+            copy.deepcopy(material.loaded.model),  # engines cast and cut what they are given
+            attention=attention,
+            has_whole_weights=runtime.has_whole_weights,
+        ).train()
         if checkpoint is not None:
             checkpoint.load_weights(model)
         engine = build_engine(
@@ -222,7 +231,6 @@ def fine_tune(
             material.train_features,
             material.positions,
             stage,
-            pad_token_id=material.loaded.tokenizer.pad_id,
             seed=config.seed,
             rank=process.rank,
             world_size=process.world_size,

@@ -10,6 +10,7 @@ Letters: Q tokens of the question, W tokens of the window, T = Q + W + 3 tokens 
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -176,15 +177,30 @@ def _gives_tokens(character: str) -> bool:
     return not (character.isspace() or character == "\ufffd" or unicodedata.category(character).startswith("C"))
 
 
-def pad(features: Sequence[Feature], pad_token_id: int) -> dict[str, Tensor]:
-    """The model's inputs, each int64 [number of features, longest T]; padding is not attended to."""
-    num_rows, num_columns = len(features), max(len(feature.input_ids) for feature in features)
-    input_ids = torch.full((num_rows, num_columns), pad_token_id)
-    attention_mask = torch.zeros((num_rows, num_columns), dtype=torch.int64)
-    token_type_ids = torch.zeros((num_rows, num_columns), dtype=torch.int64)
-    for row, feature in enumerate(features):
-        num_tokens = len(feature.input_ids)
-        input_ids[row, :num_tokens] = torch.tensor(feature.input_ids)
-        attention_mask[row, :num_tokens] = 1
-        token_type_ids[row, feature.window_start : num_tokens] = 1  # the window and its [SEP]
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+class FeatureBatch(NamedTuple):
+    """What the model is called with, in its order of arguments (see SpanModel.forward): features laid end to end."""
+
+    input_ids: Tensor  # [sum of T] int64
+    token_type_ids: Tensor  # [sum of T] int64
+    position_ids: Tensor  # [sum of T] int64, from 0 in each feature
+    cu_seqlens: Tensor  # [number of features + 1] int32
+    max_length: int  # no feature is longer
+
+    def to(self, device: torch.device) -> "FeatureBatch":
+        tensors, (max_length,) = self[:4], self[4:]
+        return FeatureBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors), max_length)
+
+
+def lay_out(features: Sequence[Feature], max_length: int) -> FeatureBatch:
+    """These features as one batch, in order. max_length: of all features of the run, the same in all batches."""
+    lengths = np.array([len(feature.input_ids) for feature in features])
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    position_ids = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+    window_starts = np.array([feature.window_start for feature in features])
+    return FeatureBatch(
+        input_ids=torch.tensor([token for feature in features for token in feature.input_ids]),
+        token_type_ids=torch.from_numpy((position_ids >= np.repeat(window_starts, lengths)).astype(np.int64)),
+        position_ids=torch.from_numpy(position_ids),
+        cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
+        max_length=max_length,
+    )

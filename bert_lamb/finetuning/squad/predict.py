@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import BertForQuestionAnswering
 
 from bert_lamb.engine.agreement import of_all_ranks, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Example
-from bert_lamb.finetuning.squad.features import Feature, pad
+from bert_lamb.finetuning.squad.features import Feature, lay_out
+from bert_lamb.model.span import SpanModel
 from bert_lamb.progress import Progress
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,11 +41,10 @@ class Candidate:
 
 
 def predict_logits(
-    model: BertForQuestionAnswering,
+    model: SpanModel,
     features: Sequence[Feature],
     *,
     micro_batch_size: int,
-    pad_token_id: int,
     precision: str,
     process: Process,
 ) -> list[Logits]:
@@ -59,7 +58,6 @@ def predict_logits(
             model,
             features,
             micro_batch_size=micro_batch_size,
-            pad_token_id=pad_token_id,
             precision=precision,
             process=process,
         )
@@ -68,17 +66,17 @@ def predict_logits(
 
 
 def logits_of_share(
-    model: BertForQuestionAnswering,
+    model: SpanModel,
     features: Sequence[Feature],
     *,
     micro_batch_size: int,
-    pad_token_id: int,
     precision: str,
     process: Process,
 ) -> dict[int, Logits]:
-    """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so little is padded."""
+    """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so that all are alike."""
     device, dtype = process.device, AUTOCAST[precision]
-    model.to(device).eval()  # type: ignore[arg-type]  # the decorator on transformers' `to` hides its type
+    model.to(device).eval()
+    max_length = max(len(feature.input_ids) for feature in features)
     logits: dict[int, Logits] = {}
     shortest_first = sorted(range(len(features)), key=lambda i: len(features[i].input_ids))
     starts = range(0, len(features), micro_batch_size)[process.rank :: process.world_size]
@@ -87,13 +85,12 @@ def logits_of_share(
     with torch.inference_mode(), shown as progress:
         for first in starts:
             indices = shortest_first[first : first + micro_batch_size]
-            batch = {name: rows.to(device) for name, rows in pad([features[i] for i in indices], pad_token_id).items()}
+            batch = lay_out([features[i] for i in indices], max_length)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                output = model(**batch)
-            starts_of, ends_of = (rows.float().cpu().numpy() for rows in (output.start_logits, output.end_logits))
-            for row, i in enumerate(indices):
-                num_tokens = len(features[i].input_ids)
-                logits[i] = Logits(start=starts_of[row, :num_tokens], end=ends_of[row, :num_tokens])
+                of_tokens = model(*batch.to(device)).float().cpu().numpy()
+            bounds = batch.cu_seqlens.tolist()
+            for i, first_token, end in zip(indices, bounds[:-1], bounds[1:], strict=True):
+                logits[i] = Logits(start=of_tokens[first_token:end, 0], end=of_tokens[first_token:end, 1])
                 if not (np.isfinite(logits[i].start).all() and np.isfinite(logits[i].end).all()):
                     raise UserError(
                         found="logits that are not finite",

@@ -1,6 +1,6 @@
 """What fine-tuning on questions learns: to point at the first and last token of the answer.
 
-Letters: M features of a micro-batch, T tokens of the longest of them, G features of a global batch.
+Letters: B features of a micro-batch, G features of a global batch.
 """
 
 import math
@@ -8,16 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bert_lamb.engine.protocol import Engine
-from bert_lamb.finetuning.squad.features import Feature, pad
+from bert_lamb.finetuning.squad.features import Feature, FeatureBatch, lay_out
+from bert_lamb.model.span import span_loss_sum
+from bert_lamb.sampling.dealing import deal, micro_batch_number
 from bert_lamb.sampling.sampler import global_batch
 from bert_lamb.train.task import Stage
 
-Batch = tuple[dict[str, Tensor], Tensor]  # the model's inputs, int64 [M, T] each; first and last token, int64 [M, 2]
+Batch = tuple[FeatureBatch, Tensor]  # the model's inputs; first and last token of the answers, int64 [B, 2]
 
 
 @dataclass(frozen=True)
@@ -37,46 +40,44 @@ class SquadTask:
         positions: Sequence[tuple[int, int]],
         stage: Stage,
         *,
-        pad_token_id: int,
         seed: int,
         rank: int,
         world_size: int,
         device: torch.device,
     ) -> None:
         self.features, self.positions, self.stage = features, positions, stage
-        self.pad_token_id, self.seed, self.device = pad_token_id, seed, device
+        self.lengths = np.array([len(feature.input_ids) for feature in features])
+        self.seed, self.device = seed, device
         self.rank, self.world_size = rank, world_size
 
-    def global_batch(self, step: int) -> list[int]:
-        """The features of a step, [G], shortest first: micro-batches of like length need little padding."""
+    def global_batch(self, step: int) -> NDArray[np.int64]:
+        """The features of a step, [G]."""
         chosen, _ = global_batch(
             step,
             global_batch_size=self.stage.plan.global_batch_size,
             num_instances=len(self.features),
             seed=self.seed,
         )
-        return sorted(chosen.tolist(), key=lambda i: (len(self.features[i].input_ids), i))
+        return chosen
 
     def micro_batches(self, first_step: int) -> Iterator[Batch]:
-        """Ranks take turns in the row of the global batch's micro-batches, so that all pad alike."""
-        size, accumulation = self.stage.plan.micro_batch_size, self.stage.plan.gradient_accumulation_steps
+        plan, max_length = self.stage.plan, int(self.lengths.max())
         for step in range(first_step, self.stage.schedule.total_steps + 1):
             batch = self.global_batch(step)
-            for micro_step in range(accumulation):
-                first = (micro_step * self.world_size + self.rank) * size
-                members = batch[first : first + size]
-                inputs = pad([self.features[i] for i in members], self.pad_token_id)
+            dealt = batch[deal(self.lengths[batch], plan.gradient_accumulation_steps * self.world_size)]
+            for micro_step in range(plan.gradient_accumulation_steps):
+                members = dealt[micro_batch_number(micro_step, rank=self.rank, world_size=self.world_size)]
+                inputs = lay_out([self.features[i] for i in members], max_length)
                 targets = torch.tensor([self.positions[i] for i in members])
-                yield {name: rows.to(self.device) for name, rows in inputs.items()}, targets.to(self.device)
+                yield inputs.to(self.device), targets.to(self.device)
 
     def counts(self, step: int) -> FeatureCounts:
         batch = self.global_batch(step)
-        return FeatureCounts(len(batch), sum(len(self.features[i].input_ids) for i in batch))
+        return FeatureCounts(len(batch), int(self.lengths[batch].sum()))
 
     def loss(self, model: Any, batch: Batch, counts: FeatureCounts) -> tuple[Tensor, Tensor]:
         inputs, targets = batch
-        output = model(**inputs)
-        total = span_loss_sum(output.start_logits, output.end_logits, inputs["attention_mask"].bool(), targets)
+        total = span_loss_sum(model(*inputs), inputs.position_ids, inputs.cu_seqlens, inputs.max_length, targets)
         return total / counts.num_sequences, total.detach()[None]
 
     def metrics(self, sums: list[float], counts: FeatureCounts) -> dict[str, float]:
@@ -84,18 +85,6 @@ class SquadTask:
 
     def evaluate(self, engine: Engine) -> None:
         """Nothing: the questions are scored when training is over."""
-
-
-def span_loss_sum(start_logits: Tensor, end_logits: Tensor, is_token: Tensor, targets: Tensor) -> Tensor:
-    """Sum over the features of (cross-entropy of the start + cross-entropy of the end) / 2, in fp32, in nats.
-
-    Padding takes no part in the softmax; transformers' own loss lets it, and so depends on how much is padded.
-    start_logits, end_logits: [M, T]. is_token: bool [M, T]. targets: int64 [M, 2].
-    """
-    start_logits, end_logits = (one.float().masked_fill(~is_token, -math.inf) for one in (start_logits, end_logits))
-    start_loss = F.cross_entropy(start_logits, targets[:, 0], reduction="sum")
-    end_loss = F.cross_entropy(end_logits, targets[:, 1], reduction="sum")
-    return (start_loss + end_loss) / 2
 
 
 def num_steps(num_features: int, global_batch_size: int, num_epochs: float) -> int:

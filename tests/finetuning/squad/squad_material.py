@@ -2,9 +2,11 @@
 
 import string
 
+import torch
 from transformers import BertConfig, BertTokenizer
 
 from bert_lamb.finetuning.squad.examples import Answer, Example
+from bert_lamb.finetuning.squad.features import Feature
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation, *"東京都に住む—“”\u2019ß"]
@@ -24,6 +26,13 @@ def tiny_config(tokenizer: BertTokenizer) -> BertConfig:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
+
+
+def as_transformers_takes_it(feature: Feature) -> dict[str, torch.Tensor]:
+    """One feature as a batch of its own, which needs no padding."""
+    window = len(feature.input_ids) - feature.window_start
+    types = [0] * feature.window_start + [1] * window
+    return {"input_ids": torch.tensor([feature.input_ids]), "token_type_ids": torch.tensor([types])}
 
 
 def where_questions() -> list[Example]:

@@ -21,10 +21,10 @@ from bert_lamb.finetuning.squad.features import (
     NO_ANSWER,
     Window,
     answer_positions,
+    lay_out,
     make_features,
     make_windows,
     mark_max_context,
-    pad,
 )
 from bert_lamb.finetuning.squad.graphemes import whole_graphemes
 from bert_lamb.finetuning.squad.tokenizer import Casing, WordPieces
@@ -64,7 +64,7 @@ def test_windows_equal_those_of_transformers(tokenizer, pieces):
         whole = [[(start, end + (context[end : end + 1] == "\u0301")) for start, end in row] for row in offsets]
         assert [[tuple(pair) for pair in feature.offsets.tolist()] for feature in features] == whole
         for feature, token_type_ids in zip(features, expected["token_type_ids"], strict=True):
-            assert pad([feature], 0)["token_type_ids"][0].tolist() == token_type_ids
+            assert lay_out([feature], max_seq_length).token_type_ids.tolist() == token_type_ids
 
 
 @pytest.mark.parametrize("max_seq_length", [20, 40, 200])
@@ -252,7 +252,7 @@ def test_max_context_by_hand():
     assert longer.tolist() == [False, True, True, True, True, True, True]
 
 
-def test_padding_is_masked(pieces):
+def test_features_are_laid_end_to_end(pieces):
     short, long = make_features(
         [Example("a", "where", "in paris", ()), Example("b", "where", "anna lives in paris", ())],
         pieces,
@@ -260,10 +260,11 @@ def test_padding_is_masked(pieces):
         doc_stride=4,
         max_query_length=4,
     )
-    batch = pad([short, long], pad_token_id=0)
-    assert batch["input_ids"].shape == (2, 8)
-    assert torch.equal(batch["attention_mask"][0], torch.tensor([1, 1, 1, 1, 1, 1, 0, 0]))
-    assert torch.equal(batch["token_type_ids"][0], torch.tensor([0, 0, 0, 1, 1, 1, 0, 0]))
+    batch = lay_out([short, long], 16)
+    assert batch.input_ids.tolist() == [*short.input_ids, *long.input_ids]
+    assert batch.token_type_ids.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 6, 7]
+    assert (batch.cu_seqlens.tolist(), batch.cu_seqlens.dtype) == ([0, 6, 14], torch.int32)
 
 
 def test_refusals(pieces):

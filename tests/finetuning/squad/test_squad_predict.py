@@ -4,20 +4,22 @@ Mutations that must turn it red: start at a token of another window's max contex
 first of two equal texts not kept, softmax over the start logits only.
 """
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from squad_material import tiny_config, where_questions
+from squad_material import as_transformers_takes_it, tiny_config, where_questions
 from transformers import BertForQuestionAnswering
 
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Example
-from bert_lamb.finetuning.squad.features import Feature, answer_positions, make_features, pad
+from bert_lamb.finetuning.squad.features import Feature, answer_positions, make_features
 from bert_lamb.finetuning.squad.predict import Logits, predict_answers, predict_logits, rank_answers
 from bert_lamb.finetuning.squad.scoring import score
+from bert_lamb.model.span import SpanModel
 
 CPU = Process(0, 0, 1, torch.device("cpu"))
 CONTEXT = "a b c d a"
@@ -128,21 +130,20 @@ def test_gold_labels_as_logits_score_100(pieces):
 
 
 def test_logits_equal_transformers_run_one_by_one(tokenizer, pieces):
-    """Sorting, padding and batching must not be seen; 1e-5 is the rounding of fp32 sums of another shape."""
+    """Sorting and batching must not be seen; 1e-5 is the rounding of fp32 sums of another shape."""
     torch.manual_seed(0)
     model = BertForQuestionAnswering(tiny_config(tokenizer)).eval()
     features = make_features(where_questions(), pieces, max_seq_length=14, doc_stride=3, max_query_length=5)
     ours = predict_logits(
-        model,
+        SpanModel(copy.deepcopy(model)),
         features,
         micro_batch_size=3,
-        pad_token_id=0,
         precision="fp32",
         process=CPU,
     )
     with torch.no_grad():
         for feature, one in zip(features, ours, strict=True):
-            theirs = model(**pad([feature], 0))
+            theirs = model(**as_transformers_takes_it(feature))
             np.testing.assert_allclose(one.start, theirs.start_logits[0].numpy(), atol=1e-5)
             np.testing.assert_allclose(one.end, theirs.end_logits[0].numpy(), atol=1e-5)
 
@@ -153,10 +154,9 @@ def test_a_broken_model_is_refused(tokenizer, pieces):
     features = make_features(where_questions(), pieces, max_seq_length=32, doc_stride=8, max_query_length=8)
     with pytest.raises(UserError, match="not finite"):
         predict_logits(
-            model,
+            SpanModel(model),
             features,
             micro_batch_size=4,
-            pad_token_id=0,
             precision="fp32",
             process=CPU,
         )
