@@ -13,9 +13,7 @@ from bert_lamb.config.checks import (
     check_names,
 )
 from bert_lamb.config.run import RunConfig, check_run
-from bert_lamb.config.runtime import (
-    check_micro_batch_sizes,
-)
+from bert_lamb.config.runtime import check_micro_batches
 
 
 class DecayOrigin(Enum):
@@ -143,7 +141,9 @@ def check_pretrain(config: PretrainConfig) -> Complaints:
     check_names(complaints, "phases", config.phases)
     for name, phase in config.phases.items():
         complaints.extend(check_phase(name, phase, config.model))
-    complaints.extend(check_micro_batch_sizes(config.runtime.micro_batch_size, config.phases))
+    complaints.extend(
+        check_micro_batches(config.runtime, {name: phase.max_seq_length for name, phase in config.phases.items()})
+    )
     complaints.extend(check_masking(config.masking))
     complaints.extend(check_evaluation(config.evaluation))
     complaints.extend(check_run(config))

@@ -1,6 +1,5 @@
 """The groups `runtime`, `checkpoint`, `logging` and `tracker`: how a run is computed, kept and watched."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -38,10 +37,14 @@ class RuntimeConfig:
     precision: Precision = Precision.bf16
     # auto; varlen: no padding is computed; sdpa, eager: transformers' own, on rows padded to the stage's length.
     attention: Attention = Attention.auto
+    compile: bool | str = False  # false, layers or model: what torch.compile takes; not with ZeRO stage 3
+    activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
+    tf32: bool = False  # matrix products of precision fp32 on a GPU keep 10 bits of mantissa
     zero_stage: int = 1  # 0..3, deepspeed only
     offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
     # Sequences per rank and micro-step, by stage (a phase, or fine_tuning): at most.
     micro_batch_size: dict[str, int] = field(default_factory=dict)
+    micro_batch_tokens: int | None = None  # tokens per rank and micro-step, on average; replaces micro_batch_size
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
     verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
     loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
@@ -51,7 +54,16 @@ class RuntimeConfig:
 def check_runtime(runtime: RuntimeConfig) -> Complaints:
     complaints = Complaints()
     is_torch, precision = runtime.engine is EngineName.torch, runtime.precision
-    check_if_positive(complaints, "runtime.", runtime, "num_threads")
+    check_if_positive(complaints, "runtime.", runtime, "num_threads", "micro_batch_tokens")
+    complaints.unless(
+        runtime.compile in (False, "layers", "model"), "runtime.compile", runtime.compile, "false, layers or model"
+    )
+    complaints.unless(
+        not runtime.compile or is_torch or runtime.zero_stage != 3,
+        "runtime.compile",
+        runtime.compile,
+        "false in ZeRO stage 3, which gathers weights module by module",
+    )
     check_if_counts_from_zero(complaints, "runtime.", runtime, "loader_workers")
     complaints.unless(runtime.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", runtime.zero_stage, "0, 1, 2 or 3")
     complaints.unless(runtime.device in ("auto", "cpu", "cuda"), "runtime.device", runtime.device, "auto, cpu or cuda")
@@ -83,10 +95,19 @@ def check_runtime(runtime: RuntimeConfig) -> Complaints:
     return complaints
 
 
-def check_micro_batch_sizes(sizes: dict[str, int], stages: Collection[str]) -> Complaints:
-    """runtime.micro_batch_size has an entry for each stage of the run and, but for those of conf/runtime, no other."""
-    complaints = Complaints()
-    for name in stages:
+def check_micro_batches(runtime: RuntimeConfig, max_seq_lengths: dict[str, int]) -> Complaints:
+    """Each stage of the run has a micro-batch, in tokens or in sequences; max_seq_lengths: tokens, by stage.
+
+    runtime.micro_batch_size has no entry for other stages, but for those of conf/runtime.
+    """
+    complaints, sizes, stages = Complaints(), runtime.micro_batch_size, list(max_seq_lengths)
+    if runtime.micro_batch_tokens is not None:
+        longest = max(max_seq_lengths.values(), default=0)
+        expected = f"at least max_seq_length, {longest}"
+        complaints.unless(
+            runtime.micro_batch_tokens >= longest, "runtime.micro_batch_tokens", runtime.micro_batch_tokens, expected
+        )
+    for name in stages if runtime.micro_batch_tokens is None else ():
         found, expected = sizes.get(name, "nothing"), "sequences per rank and micro-step, above 0"
         complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
     for name in sorted(sizes.keys() - set(stages) - STAGES_OF_RUNTIMES):

@@ -7,7 +7,7 @@ from omegaconf import MISSING
 
 from bert_lamb.config.checks import Complaints, check_if_positive, check_if_share
 from bert_lamb.config.run import RunConfig, check_run
-from bert_lamb.config.runtime import check_micro_batch_sizes
+from bert_lamb.config.runtime import check_micro_batches
 
 STAGE = "fine_tuning"  # the name of its only stage, under which runtime.micro_batch_size has an entry
 
@@ -59,6 +59,6 @@ def check_squad(config: SquadConfig) -> Complaints:
         config.max_seq_length,
         "at least max_query_length + doc_stride + 3, so that windows overlap",
     )
-    complaints.extend(check_micro_batch_sizes(config.runtime.micro_batch_size, (STAGE,)))
+    complaints.extend(check_micro_batches(config.runtime, {STAGE: config.max_seq_length}))
     complaints.extend(check_run(config))
     return complaints

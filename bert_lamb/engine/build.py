@@ -34,12 +34,32 @@ class RuntimeSettings:
     verify_shards: bool
     loader_workers: int
     attention: Literal["auto", "varlen", "sdpa", "eager"] = "auto"
+    compile: Literal[False, "layers", "model"] = False
+    activation_checkpointing: bool = False
+    micro_batch_tokens: int | None = None  # instead of micro_batch_size
+    tf32: bool = False
     deepspeed_overrides: dict[str, Any] = field(default_factory=dict)
 
     @property
     def has_whole_weights(self) -> bool:
         """Whether all weights are at hand during a forward pass; ZeRO 3 gathers each while its own module is called."""
         return not (self.engine == "deepspeed" and self.zero_stage == 3)
+
+    def of_model(self) -> dict[str, Any]:
+        """What a model has to know of it, as `choose_execution` takes it."""
+        return {
+            "precision": self.precision,
+            "attention": self.attention,
+            "has_whole_weights": self.has_whole_weights,
+            "compile": self.compile or None,
+            "activation_checkpointing": self.activation_checkpointing,
+        }
+
+    def max_micro_batch_size(self, stage: str, *, mean_length: float) -> int:
+        """Sequences per rank and micro-step of a stage, at most; as many as micro_batch_tokens hold on average."""
+        if self.micro_batch_tokens is None:
+            return self.micro_batch_size[stage]
+        return max(1, int(self.micro_batch_tokens / mean_length))
 
     def describe(self, process: Process) -> list[str]:
         """Lines for the start of a run."""
@@ -91,6 +111,8 @@ def build_engine(
 
     idle: see build_optimizer. max_grad_norm: 0 for no clipping. loss_scale: of fp16 where a checkpoint has one.
     """
+    if process.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
     model.to(process.device)
     built = build_optimizer(model, optimizer, idle=idle, awaits_binding=runtime.engine == "deepspeed")
     if runtime.engine == "torch":

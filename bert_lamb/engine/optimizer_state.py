@@ -13,7 +13,7 @@ def moments_of(optimizer: Optimizer, tensor: Tensor) -> dict[str, Tensor]:
         return {name: state[name] for name in optimizer.MOMENTS}
     state = optimizer.state[tensor]
     if not state:  # as torch's AdamW makes it; apex's FusedLAMB counts its steps in the groups instead
-        state["step"] = tensor.new_zeros((), device="cpu")
+        state["step"] = tensor.new_zeros((), device=None if optimizer.defaults.get("fused") else "cpu")
         state["exp_avg"] = tensor.detach().new_zeros(tensor.shape)
         state["exp_avg_sq"] = tensor.detach().new_zeros(tensor.shape)
     return {name: state[name] for name in ("exp_avg", "exp_avg_sq")}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForPreTraining
 
-from bert_lamb.model.encoder import encode, first_states, prepare_encoder
+from bert_lamb.model.encoder import Execution, encode, first_states, prepare
 from bert_lamb.model.masked_lm import masked_lm_sums, sums_of_logits
 
 
@@ -60,20 +60,17 @@ def is_of_sentence_head(name: str) -> bool:
 class BertPretrainingModel(nn.Module):
     """transformers' BertForPreTraining as `bert`, called for the losses of masked-LM and of the sentence task.
 
-    Weights start from normal(0, init_std) with the given seed, independent of any global random state. attention:
-    varlen, sdpa or eager; has_whole_weights: see prepare_encoder.
+    Weights start from normal(0, init_std) with the given seed, independent of any global random state.
     """
 
-    def __init__(
-        self, config: BertConfig, *, seed: int, attention: str = "varlen", has_whole_weights: bool = True
-    ) -> None:
+    def __init__(self, config: BertConfig, *, seed: int, execution: Execution = Execution()) -> None:  # noqa: B008
         super().__init__()
-        self.has_whole_weights = has_whole_weights
+        self.has_whole_weights = execution.has_whole_weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.bert = BertForPreTraining._from_config(config, attn_implementation="sdpa")
         self.bert.float()
-        prepare_encoder(self.bert.bert, attention, has_whole_weights=has_whole_weights)
+        prepare(self, self.bert.bert, execution)
 
     def forward(
         self,

@@ -1,12 +1,13 @@
-"""The encoder over sequences laid end to end: packed, or padded as transformers would be called.
+"""The encoder over sequences laid end to end: how it is computed, packed or padded as transformers would be called.
 
 Letters: T tokens of the micro-batch, B sequences, S the longest length, H hidden size.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import BertModel
 
@@ -16,6 +17,36 @@ from bert_lamb.model.dropout import replace_dropout
 from bert_lamb.model.self_attention import fuse_self_attention
 
 Attention = Literal["auto", "varlen", "sdpa", "eager"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a model is computed; none of it changes what is computed beyond rounding, and the draws of dropout.
+
+    attention: varlen, sdpa or eager, of choose_attention. has_whole_weights: False on a machine that gathers a weight
+    only while the module it belongs to is called (ZeRO 3). compile: by torch.compile, each layer or the whole model.
+    activation_checkpointing: layers keep their input alone and are computed again in the backward pass.
+    """
+
+    attention: str = "varlen"
+    has_whole_weights: bool = True
+    compile: Literal["layers", "model"] | None = None
+    activation_checkpointing: bool = False
+
+
+def choose_execution(
+    device: torch.device,
+    *,
+    precision: str,
+    attention: Attention,
+    has_whole_weights: bool,
+    compile: Literal["layers", "model"] | None,
+    activation_checkpointing: bool,
+) -> Execution:
+    """What is asked for, on this device; raises UserError for what it cannot do."""
+    return Execution(
+        choose_attention(attention, device, precision), has_whole_weights, compile, activation_checkpointing
+    )
 
 
 def choose_attention(asked_for: Attention, device: torch.device, precision: str) -> str:
@@ -38,16 +69,20 @@ def choose_attention(asked_for: Attention, device: torch.device, precision: str)
     return asked_for
 
 
-def prepare_encoder(bert: BertModel, attention: str, *, has_whole_weights: bool) -> None:
-    """Make `bert` run as `encode` calls it; parameters, their names and what it computes stay as they are.
-
-    attention: of choose_attention. has_whole_weights: False on a machine that gathers a weight only while the module
-    it belongs to is called (ZeRO 3).
-    """
-    bert.config._attn_implementation = VARLEN if attention == "varlen" else attention
+def prepare(model: nn.Module, bert: BertModel, execution: Execution) -> None:
+    """Make `model`, whose encoder is `bert`, run as `execution` says; parameters and their names stay as they are."""
+    bert.config._attn_implementation = VARLEN if execution.attention == "varlen" else execution.attention
     replace_dropout(bert)
-    if has_whole_weights:
+    if execution.has_whole_weights:
         fuse_self_attention(bert)
+    if execution.activation_checkpointing:
+        bert.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # The number of tokens differs from one micro-batch to the next, so shapes are symbols from the start.
+    if execution.compile == "model":
+        model.compile(dynamic=True)
+    elif execution.compile == "layers":
+        for layer in bert.encoder.layer:
+            layer.compile(dynamic=True)
 
 
 def encode(

@@ -3,13 +3,14 @@
 Letters: M masked tokens, H hidden size, V (padded) vocabulary.
 """
 
+from itertools import pairwise, starmap
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-ROWS_PER_CHUNK = 256  # whose logits are in memory at once; fewer make the matrix products slower
+ROWS_PER_CHUNK = 320  # whose logits are in memory at once; fewer make the matrix products slower
 
 
 def masked_lm_sums(
@@ -44,18 +45,19 @@ class _ChunkedSums(torch.autograd.Function):
         needs_gradient = any(ctx.needs_input_grad[:3])
         if needs_gradient:
             of_hidden, of_weight, of_bias = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
-        for start in range(0, len(hidden), ROWS_PER_CHUNK):
-            rows = slice(start, start + ROWS_PER_CHUNK)
+        num_chunks = max(1, -(-len(hidden) // ROWS_PER_CHUNK))  # of equal size: the last is as fast as the others
+        bounds = [len(hidden) * number // num_chunks for number in range(num_chunks + 1)]
+        for rows in starmap(slice, pairwise(bounds)):
             chunk, of_chunk = hidden[rows], labels[rows, None]
             logits = torch.addmm(bias, chunk, weight.t())
             largest, guesses = logits.max(dim=1, keepdim=True)
             num_correct += (guesses == of_chunk).sum()
             at_label = logits.gather(1, of_chunk)
-            weights = logits.sub_(largest).exp_()  # of the softmax, before they are divided by their sum
-            total = weights.sum(dim=1, keepdim=True)
-            loss += (total.log() + largest - at_label).sum()
+            probabilities = torch.softmax(logits, dim=1, out=logits)
+            # The largest probability is exp(largest - log(sum of exp)) and at least 1 / V, so its logarithm is safe.
+            loss += (largest - probabilities.gather(1, guesses).log() - at_label).sum()
             if needs_gradient:
-                of_logits = weights.div_(total).scatter_add_(1, of_chunk, -torch.ones_like(total))
+                of_logits = probabilities.scatter_add_(1, of_chunk, -torch.ones_like(largest))
                 torch.mm(of_logits, weight, out=of_hidden[rows])
                 of_weight.addmm_(of_logits.t(), chunk)
                 of_bias += of_logits.sum(dim=0)

@@ -15,7 +15,7 @@ class FusedSelfAttention(BertSelfAttention):
     Not for a machine that gathers weights as their own module is called (ZeRO 3), since query, key and value are not.
     """
 
-    def forward(
+    def forward(  # type: ignore[override]  # of an encoder there are no past keys
         self,
         hidden_states: Tensor,  # [B, S, H]
         attention_mask: Tensor | None = None,
@@ -43,4 +43,4 @@ class FusedSelfAttention(BertSelfAttention):
 def fuse_self_attention(bert: BertModel) -> None:
     """Make every self-attention of `bert` a FusedSelfAttention, with the parameters and names that it has."""
     for layer in bert.encoder.layer:
-        layer.attention.self.__class__ = FusedSelfAttention
+        layer.attention.self.__class__ = FusedSelfAttention  # type: ignore[union-attr]

@@ -10,21 +10,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertForQuestionAnswering
 
-from bert_lamb.model.encoder import encode, padded_places, prepare_encoder
+from bert_lamb.model.encoder import Execution, encode, padded_places, prepare
 
 
 class SpanModel(nn.Module):
     """transformers' BertForQuestionAnswering, called without padding: its modules, under its parameters' names.
 
-    attention: varlen, sdpa or eager; has_whole_weights: see prepare_encoder, which changes the modules it is given.
+    The modules it is given are changed, as `prepare` says.
     """
 
-    def __init__(
-        self, model: BertForQuestionAnswering, *, attention: str = "varlen", has_whole_weights: bool = True
-    ) -> None:
+    def __init__(self, model: BertForQuestionAnswering, execution: Execution = Execution()) -> None:  # noqa: B008
         super().__init__()
         self.bert, self.qa_outputs = model.bert, model.qa_outputs
-        prepare_encoder(self.bert, attention, has_whole_weights=has_whole_weights)
+        prepare(self, self.bert, execution)
 
     def forward(
         self,

@@ -43,7 +43,7 @@ def build_optimizer(
         model, weight_decay=settings.weight_decay, adapt_undecayed=settings.adapt_undecayed, idle=list(idle)
     )
     if settings.name == "adamw":
-        return AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps)
+        return AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
     if settings.implementation == "apex":
         return build_apex_lamb(
             groups,

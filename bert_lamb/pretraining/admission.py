@@ -4,11 +4,11 @@ Everything that can be refused is refused here, before the first file is written
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bert_lamb.data.masking import MaskingRule, continuations
+from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.errors import UserError
 from bert_lamb.pretraining.recipe import PhaseSettings, Recipe
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances, open_instances
@@ -31,24 +31,21 @@ class Phase:
         return self.training.manifest.sentence_task != NO_SENTENCE_TASK
 
 
-def admit_phases(recipe: Recipe, *, micro_batch_size: Mapping[str, int], world_size: int) -> list[Phase]:
-    """Check each phase's batch and shards; raises UserError at the first that does not fit.
-
-    micro_batch_size: sequences at most, by phase.
-    """
+def admit_phases(recipe: Recipe, runtime: RuntimeSettings, *, world_size: int) -> list[Phase]:
+    """Check each phase's batch and shards; raises UserError at the first that does not fit."""
     phases: list[Phase] = []
     steps_before = 0
     for index, (name, settings) in enumerate(recipe.phases.items()):
+        shards = Path(settings.shards)
+        training = open_instances(shards, max_seq_length=settings.max_seq_length, split="train")
         plan = plan_batch(
             key=f"phases.{name}.global_batch_size",
             global_batch_size=settings.global_batch_size,
-            max_micro_batch_size=micro_batch_size[name],
+            max_micro_batch_size=runtime.max_micro_batch_size(name, mean_length=float(training.lengths.mean())),
             world_size=world_size,
             total_steps=settings.total_steps,
             max_seq_length=settings.max_seq_length,
         )
-        shards = Path(settings.shards)
-        training = open_instances(shards, max_seq_length=settings.max_seq_length, split="train")
         heldout = None
         if recipe.evaluation.max_instances:
             heldout = open_instances(shards, max_seq_length=settings.max_seq_length, split="heldout")

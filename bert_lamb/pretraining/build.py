@@ -6,24 +6,23 @@ from bert_lamb.engine.build import RuntimeSettings, build_engine
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.model.bert import BertPretrainingModel, bert_config, is_of_sentence_head
+from bert_lamb.model.encoder import Execution
 from bert_lamb.pretraining.admission import Phase
 from bert_lamb.pretraining.recipe import Recipe
 from bert_lamb.sampling.keyed_random import fold
 
 
-def build_model(recipe: Recipe, phase: Phase, attention: str, *, has_whole_weights: bool) -> BertPretrainingModel:
-    """BERT with both heads; weights drawn from the seed. The last two: see prepare_encoder."""
+def build_model(recipe: Recipe, phase: Phase, execution: Execution) -> BertPretrainingModel:
+    """BERT with both heads; weights drawn from the seed."""
     vocabulary = phase.training.manifest.vocabulary
     bert = bert_config(vocab_size=vocabulary.size, pad_token_id=vocabulary.pad_id, **recipe.model)
-    return BertPretrainingModel(
-        bert, seed=int(fold(recipe.seed, -1)), attention=attention, has_whole_weights=has_whole_weights
-    )
+    return BertPretrainingModel(bert, seed=int(fold(recipe.seed, -1)), execution=execution)
 
 
 def build_phase_engine(
     recipe: Recipe,
     runtime: RuntimeSettings,
-    attention: str,
+    execution: Execution,
     phase: Phase,
     process: Process,
     checkpoint: Checkpoint | None,
@@ -33,7 +32,7 @@ def build_phase_engine(
 
     Without a sentence task its head stays as it began.
     """
-    model = build_model(recipe, phase, attention, has_whole_weights=runtime.has_whole_weights)
+    model = build_model(recipe, phase, execution)
     if checkpoint is not None:
         checkpoint.load_weights(model)
     head = [name for name, _ in model.named_parameters() if is_of_sentence_head(name)]

@@ -19,7 +19,7 @@ from bert_lamb.engine.build import RuntimeSettings, check_kernels
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.engine.launch import process_group, this_process
 from bert_lamb.engine.protocol import Engine
-from bert_lamb.model.encoder import choose_attention
+from bert_lamb.model.encoder import choose_execution
 from bert_lamb.optim.build import OptimizerSettings
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import RunDir
@@ -56,8 +56,8 @@ def pretrain(config: PretrainConfig) -> None:
                 check_tracker(name=tracker.name, mode=tracker.mode)
             check_kernels(recipe.optimizer.implementation, runtime, process)
             check_overrides(runtime.deepspeed_overrides)
-            attention = choose_attention(runtime.attention, process.device, runtime.precision)
-            phases = admit_phases(recipe, micro_batch_size=runtime.micro_batch_size, world_size=process.world_size)
+            execution = choose_execution(process.device, **runtime.of_model())
+            phases = admit_phases(recipe, runtime, world_size=process.world_size)
         if runtime.engine == "deepspeed" and process.world_size == 1:
             held.enter_context(process_group(process))
         if runtime.verify_shards:
@@ -79,7 +79,7 @@ def pretrain(config: PretrainConfig) -> None:
         # Training.
         def build(stage: Stage, checkpoint: Checkpoint | None, position: Position) -> tuple[Engine, PretrainingTask]:
             phase = phases[stage.index]
-            engine = build_phase_engine(recipe, runtime, attention, phase, process, checkpoint, position)
+            engine = build_phase_engine(recipe, runtime, execution, phase, process, checkpoint, position)
             task = PretrainingTask(
                 recipe,
                 phase,

@@ -153,7 +153,7 @@ def sample(row: Row, seconds: float) -> tuple[float, float]:
     """Load for about so long: (seconds it took, instances a second)."""
     start, num_instances, elapsed = time.perf_counter(), 0, 0.0
     while elapsed < seconds:
-        num_instances += len(next(row.stream).input_ids)
+        num_instances += len(next(row.stream).cu_seqlens) - 1
         elapsed = time.perf_counter() - start
     return elapsed, num_instances / elapsed
 

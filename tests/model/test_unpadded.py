@@ -8,6 +8,7 @@ import torch
 from transformers import BertForPreTraining
 
 from bert_lamb.model.bert import BertPretrainingModel, bert_config
+from bert_lamb.model.encoder import Execution
 
 VOCAB, LONGEST = 101, 24
 LENGTHS = {
@@ -82,7 +83,7 @@ def padded_loss(model, rows, has_sentence_task=True):
 
 def twins(dtype, attention="varlen", **options):
     """(ours, transformers' with the same weights)."""
-    ours = BertPretrainingModel(make_config(), seed=1, attention=attention, **options).to(dtype)
+    ours = BertPretrainingModel(make_config(), seed=1, execution=Execution(attention, **options)).to(dtype)
     theirs = BertForPreTraining._from_config(make_config(), attn_implementation="eager").to(dtype)
     theirs.load_state_dict(ours.bert.state_dict())
     return ours, theirs

@@ -7,7 +7,7 @@ Prediction reads the weights of the last checkpoint, whatever machine trained th
 import copy
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.engine.launch import Process, process_group, this_process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.finetuning.squad import results
+from bert_lamb.finetuning.squad.features import mean_length
 from bert_lamb.finetuning.squad.material import Material, Sources, WindowSettings, read_material
 from bert_lamb.finetuning.squad.predict import predict_answers, predict_logits
 from bert_lamb.finetuning.squad.results import read_scores, summary
 from bert_lamb.finetuning.squad.scoring import score
 from bert_lamb.finetuning.squad.task import SquadTask, num_steps
-from bert_lamb.model.encoder import choose_attention
+from bert_lamb.model.encoder import Execution, choose_execution
 from bert_lamb.model.span import SpanModel
 from bert_lamb.optim.build import OptimizerSettings
 from bert_lamb.outputs.if_exists import Decision
@@ -77,7 +78,7 @@ def squad(config: SquadConfig) -> dict[str, Any]:
                 check_tracker(name=tracker.name, mode=tracker.mode)
             check_kernels(optimizer.implementation, runtime, process)
             check_overrides(runtime.deepspeed_overrides)
-            attention = choose_attention(runtime.attention, process.device, runtime.precision)
+            execution = choose_execution(process.device, **runtime.of_model())
             train_examples, eval_examples = sources.read_examples()
         inputs: dict[str, dict[str, str]] = {}
         outcome: dict[str, Any] = {}
@@ -120,7 +121,7 @@ def squad(config: SquadConfig) -> dict[str, Any]:
         )
         if stage is not None:
             checkpoint = fine_tune(
-                config, material, stage, runtime, attention, optimizer, process, run_dir, recorder, stop
+                config, material, stage, runtime, execution, optimizer, process, run_dir, recorder, stop
             )
             checkpoint.load_weights(material.loaded.model)
         if any(of_all_ranks(process, stop.is_asked)):
@@ -129,9 +130,9 @@ def squad(config: SquadConfig) -> dict[str, Any]:
         # Predictions and scores.
         started_at = time.monotonic()
         logits = predict_logits(
-            SpanModel(material.loaded.model, attention=attention),
+            SpanModel(material.loaded.model, replace(execution, compile=None)),
             material.eval_features,
-            micro_batch_size=runtime.micro_batch_size[STAGE],
+            micro_batch_size=runtime.max_micro_batch_size(STAGE, mean_length=mean_length(material.eval_features)),
             precision=runtime.precision,
             process=process,
         )
@@ -178,7 +179,7 @@ def stage_of(config: SquadConfig, material: Material, runtime: RuntimeSettings, 
     plan = plan_batch(
         key="global_batch_size",
         global_batch_size=config.global_batch_size,
-        max_micro_batch_size=runtime.micro_batch_size[STAGE],
+        max_micro_batch_size=runtime.max_micro_batch_size(STAGE, mean_length=mean_length(material.train_features)),
         world_size=process.world_size,
         total_steps=total_steps,
         max_seq_length=config.max_seq_length,
@@ -198,7 +199,7 @@ def fine_tune(
     material: Material,
     stage: Stage,
     runtime: RuntimeSettings,
-    attention: str,
+    execution: Execution,
     optimizer: OptimizerSettings,
     process: Process,
     run_dir: RunDir,
@@ -210,8 +211,7 @@ def fine_tune(
     def build(stage: Stage, checkpoint: Checkpoint | None, position: Position) -> tuple[Engine, SquadTask]:
         model = SpanModel(
             copy.deepcopy(material.loaded.model),  # engines cast and cut what they are given
-            attention=attention,
-            has_whole_weights=runtime.has_whole_weights,
+            execution,
         ).train()
         if checkpoint is not None:
             checkpoint.load_weights(model)

@@ -177,6 +177,11 @@ def _gives_tokens(character: str) -> bool:
     return not (character.isspace() or character == "\ufffd" or unicodedata.category(character).startswith("C"))
 
 
+def mean_length(features: Sequence[Feature]) -> float:
+    """Tokens of a feature on average."""
+    return sum(len(feature.input_ids) for feature in features) / len(features)
+
+
 class FeatureBatch(NamedTuple):
     """What the model is called with, in its order of arguments (see SpanModel.forward): features laid end to end."""
 
@@ -187,8 +192,9 @@ class FeatureBatch(NamedTuple):
     max_length: int  # no feature is longer
 
     def to(self, device: torch.device) -> "FeatureBatch":
-        tensors, (max_length,) = self[:4], self[4:]
-        return FeatureBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors), max_length)
+        return FeatureBatch._make(
+            value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self
+        )
 
 
 def lay_out(features: Sequence[Feature], max_length: int) -> FeatureBatch:
