@@ -33,6 +33,8 @@ class RuntimeSettings:
     num_threads: int | None
     verify_shards: bool
     loader_workers: int
+    peak_tflops: float | None
+    profile: int
     deepspeed_overrides: dict[str, Any] = field(default_factory=dict)
 
     def describe(self, process: Process) -> list[str]:

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import BertConfig
 
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.finetuning.squad.features import Feature, pad
+from bert_lamb.model.flops import question_answering_flops
 from bert_lamb.sampling.sampler import global_batch
 from bert_lamb.train.task import Stage
 
@@ -26,10 +28,14 @@ class FeatureCounts:
 
     num_sequences: int
     num_tokens: int  # without padding
+    sum_squared_lengths: int  # what attention grows with
 
 
 class SquadTask:
-    """Implements `Task` for one rank. positions: the first and last answer token of each feature."""
+    """Implements `Task` for one rank. positions: the first and last answer token of each feature.
+
+    model_config: of the model that is trained; its sizes alone are read.
+    """
 
     def __init__(
         self,
@@ -37,6 +43,7 @@ class SquadTask:
         positions: Sequence[tuple[int, int]],
         stage: Stage,
         *,
+        model_config: BertConfig,
         pad_token_id: int,
         seed: int,
         rank: int,
@@ -44,6 +51,7 @@ class SquadTask:
         device: torch.device,
     ) -> None:
         self.features, self.positions, self.stage = features, positions, stage
+        self.model_config = model_config
         self.pad_token_id, self.seed, self.device = pad_token_id, seed, device
         self.rank, self.world_size = rank, world_size
 
@@ -70,8 +78,8 @@ class SquadTask:
                 yield {name: rows.to(self.device) for name, rows in inputs.items()}, targets.to(self.device)
 
     def counts(self, step: int) -> FeatureCounts:
-        batch = self.global_batch(step)
-        return FeatureCounts(len(batch), sum(len(self.features[i].input_ids) for i in batch))
+        lengths = [len(self.features[i].input_ids) for i in self.global_batch(step)]
+        return FeatureCounts(len(lengths), sum(lengths), sum(length**2 for length in lengths))
 
     def loss(self, model: Any, batch: Batch, counts: FeatureCounts) -> tuple[Tensor, Tensor]:
         inputs, targets = batch
@@ -81,6 +89,11 @@ class SquadTask:
 
     def metrics(self, sums: list[float], counts: FeatureCounts) -> dict[str, float]:
         return {"loss": sums[0] / counts.num_sequences}
+
+    def flops(self, counts: FeatureCounts) -> int:
+        return question_answering_flops(
+            self.model_config, num_tokens=counts.num_tokens, sum_squared_lengths=counts.sum_squared_lengths
+        )
 
     def evaluate(self, engine: Engine) -> None:
         """Nothing: the questions are scored when training is over."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from squad_material import tiny_config, where_questions
-from transformers import BertForQuestionAnswering
+from transformers import BertConfig, BertForQuestionAnswering
 
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine.build import RuntimeSettings, build_engine
@@ -28,13 +28,13 @@ from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.schedule import Schedule
-from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, TrackerSettings
+from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage
 
 CPU = Process(0, 0, 1, torch.device("cpu"))
 ADAMW = OptimizerSettings("adamw", weight_decay=0.01, betas=(0.9, 0.999), eps=1e-6)
-PLAIN = RuntimeSettings("torch", "cpu", "fp32", 1, False, {}, None, False, 0)
+PLAIN = RuntimeSettings("torch", "cpu", "fp32", 1, False, {}, None, False, 0, None, 0)
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def train(tmp_path):
         plan = plan_batch(key="global_batch_size", **sizes, total_steps=total_steps, max_seq_length=14)
         schedule = Schedule(total_steps, 1e-3, warmup, decay_end="after_last_step")
         stage = Stage("fine_tuning", 0, plan, schedule, num_instances=len(features))
-        task = SquadTask(features, positions, stage, pad_token_id=0, seed=seed, rank=0, world_size=1, device=CPU.device)
+        place = {"rank": 0, "world_size": 1, "device": CPU.device}
+        task = SquadTask(features, positions, stage, model_config=model.config, pad_token_id=0, seed=seed, **place)
         engine = build_engine(
             model.train(),
             ADAMW,
@@ -77,6 +78,7 @@ def train(tmp_path):
         folder.mkdir()
         run_dir = RunDir(folder)
         watched = {"logging": LoggingSettings(1, 0), "tracker": TrackerSettings("none", "p", "offline")}
+        watched["meter"] = MeterSettings("fp32", 1.0, 0)
         with Recorder(run_dir, CPU, **watched, config={}) as recorder:
             train_stage(
                 stage,
@@ -205,9 +207,8 @@ def task_of(features, positions, *, seed=7, rank=0, world_size=1):
     sizes = {"global_batch_size": 4, "max_micro_batch_size": 1, "world_size": world_size}
     plan = plan_batch(key="global_batch_size", **sizes, total_steps=5, max_seq_length=14)
     stage = Stage("fine_tuning", 0, plan, Schedule(5, 1e-3, 0.1), num_instances=len(features))
-    return SquadTask(
-        features, positions, stage, pad_token_id=0, seed=seed, rank=rank, world_size=world_size, device=CPU.device
-    )
+    place = {"rank": rank, "world_size": world_size, "device": CPU.device}
+    return SquadTask(features, positions, stage, model_config=BertConfig(), pad_token_id=0, seed=seed, **place)
 
 
 def test_dropout_is_a_function_of_the_seed(material, train):
