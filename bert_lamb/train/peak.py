@@ -8,7 +8,7 @@ from torch import Tensor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INNER, COLUMNS = 1024, {"cuda": 4096, "cpu": 1024}  # of BERT-Large's widest layer, or of its narrower ones
-MIN_ROWS, MAX_ROWS = 16, 8192  # doubled until a product takes ENOUGH_SECONDS
+MIN_ROWS, MAX_ROWS = 16, {"cuda": 8192, "cpu": 1024}  # doubled until a product takes ENOUGH_SECONDS
 ENOUGH_SECONDS, MAX_SECONDS, MAX_SAMPLES = 0.01, 0.1, 5
 PRODUCTS_PER_SAMPLE = {"cuda": 20, "cpu": 1}
 
@@ -28,10 +28,10 @@ def measured_peak_tflops(device: torch.device, precision: str) -> float:
 
 def _measure(device: torch.device, dtype: torch.dtype) -> float:
     random = torch.Generator(device).manual_seed(0)  # zeros would take less power, and run faster
-    left = torch.randn((MAX_ROWS, INNER), generator=random, device=device).to(dtype)
+    left = torch.randn((MAX_ROWS[device.type], INNER), generator=random, device=device).to(dtype)
     right = torch.randn((INNER, COLUMNS[device.type]), generator=random, device=device).to(dtype)
     num_products, rows = PRODUCTS_PER_SAMPLE[device.type], MIN_ROWS
-    while _seconds(left[:rows], right, num_products) < ENOUGH_SECONDS and rows < MAX_ROWS:
+    while _seconds(left[:rows], right, num_products) < ENOUGH_SECONDS and rows < len(left):
         rows *= 2
     seconds: list[float] = []
     while len(seconds) < MAX_SAMPLES and sum(seconds) < MAX_SECONDS:
