@@ -44,7 +44,7 @@ run() {
     local name=$1 limit=$2 begun=$SECONDS status=0 outcome left
     shift 2
     left=$((total_seconds - (SECONDS - started_at)))
-    if [ "$left" -lt 5 ]; then
+    if [ "$left" -lt 2 ]; then
         note "$name" "no time left" 0 "TOTAL_SECONDS=$total_seconds"
         return
     fi

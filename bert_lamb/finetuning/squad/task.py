@@ -75,7 +75,13 @@ class SquadTask:
                 members = batch[first : first + size]
                 inputs = pad([self.features[i] for i in members], self.pad_token_id)
                 targets = torch.tensor([self.positions[i] for i in members])
-                yield {name: rows.to(self.device) for name, rows in inputs.items()}, targets.to(self.device)
+                yield {name: self._on_device(rows) for name, rows in inputs.items()}, self._on_device(targets)
+
+    def _on_device(self, rows: Tensor) -> Tensor:
+        """Copied from pinned memory to a GPU, so that the host does not wait for what the GPU does before."""
+        if self.device.type != "cuda":
+            return rows
+        return rows.pin_memory().to(self.device, non_blocking=True)
 
     def counts(self, step: int) -> FeatureCounts:
         lengths = [len(self.features[i].input_ids) for i in self.global_batch(step)]

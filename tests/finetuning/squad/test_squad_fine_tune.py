@@ -191,12 +191,14 @@ def test_ranks_share_a_global_batch(material, world_size):
         )
         assert rows == sorted(tuple(positions[i]) for i in task.global_batch(step))
         counts = task.counts(step)
-        tokens = sum(
-            int(inputs["attention_mask"].sum())
+        lengths = [
+            length
             for of_rank in seen
             for inputs, _ in of_rank[(step - 1) * accumulation : step * accumulation]
-        )
-        assert (counts.num_sequences, counts.num_tokens) == (4, tokens)
+            for length in inputs["attention_mask"].sum(1).tolist()
+        ]
+        assert (counts.num_sequences, counts.num_tokens) == (4, sum(lengths))
+        assert counts.sum_squared_lengths == sum(length**2 for length in lengths)
     again = list(tasks[0].micro_batches(3))
     for (inputs, targets), (expected, of) in zip(again, seen[0][2 * accumulation :], strict=True):
         assert torch.equal(targets, of)
