@@ -48,13 +48,16 @@ class RuntimeConfig:
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
     verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
     loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
+    # TFLOP/s of one device in this precision, against which utilization is given; None: measured at the start
+    peak_tflops: float | None = None
+    profile: int = 0  # optimizer steps whose trace is written to run_dir/profile, after a few to warm up; 0: none
     deepspeed_overrides: dict[str, Any] = field(default_factory=dict)  # merged last into DeepSpeed's json, and printed
 
 
 def check_runtime(runtime: RuntimeConfig) -> Complaints:
     complaints = Complaints()
     is_torch, precision = runtime.engine is EngineName.torch, runtime.precision
-    check_if_positive(complaints, "runtime.", runtime, "num_threads", "micro_batch_tokens")
+    check_if_positive(complaints, "runtime.", runtime, "num_threads", "micro_batch_tokens", "peak_tflops")
     complaints.unless(
         runtime.compile in (False, "layers", "model"), "runtime.compile", runtime.compile, "false, layers or model"
     )
@@ -64,7 +67,7 @@ def check_runtime(runtime: RuntimeConfig) -> Complaints:
         runtime.compile,
         "false in ZeRO stage 3, which gathers weights module by module",
     )
-    check_if_counts_from_zero(complaints, "runtime.", runtime, "loader_workers")
+    check_if_counts_from_zero(complaints, "runtime.", runtime, "loader_workers", "profile")
     complaints.unless(runtime.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", runtime.zero_stage, "0, 1, 2 or 3")
     complaints.unless(runtime.device in ("auto", "cpu", "cuda"), "runtime.device", runtime.device, "auto, cpu or cuda")
     complaints.unless(

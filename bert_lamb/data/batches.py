@@ -54,6 +54,7 @@ class BatchCounts:
     num_sequences: int
     num_predictions: int
     num_tokens: int  # without padding
+    sum_squared_lengths: int  # what attention grows with
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,8 @@ def _counts(lengths: NDArray[np.uint16], rule: MaskingRule) -> BatchCounts:
     predictions = num_predictions(
         lengths, mask_prob=rule.mask_prob, max_predictions_per_seq=rule.max_predictions_per_seq
     )
-    return BatchCounts(len(lengths), int(predictions.sum()), int(lengths.sum(dtype=np.int64)))
+    tokens = lengths.astype(np.int64)
+    return BatchCounts(len(lengths), int(predictions.sum()), int(tokens.sum()), int(tokens @ tokens))
 
 
 def unigram_cross_entropy(training: Instances, heldout: HeldoutBatches, *, max_tokens: int) -> float:

@@ -33,6 +33,8 @@ class RuntimeSettings:
     num_threads: int | None
     verify_shards: bool
     loader_workers: int
+    peak_tflops: float | None
+    profile: int
     attention: Literal["auto", "varlen", "sdpa", "eager"] = "auto"
     compile: Literal[False, "layers", "model"] = False
     activation_checkpointing: bool = False

@@ -1,5 +1,6 @@
 """The plain machine: one process, PyTorch alone. The shortest statement of what every engine must compute."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -33,7 +34,8 @@ class TorchEngine:
         gradients = [p.grad for p in self.named_parameters.values() if p.grad is not None]
         norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)
         grad_norm = torch.linalg.vector_norm(torch.stack(norms)).float()
-        is_applied = bool(torch.isfinite(grad_norm))
+        norm = float(grad_norm)  # the one number of a step that the host waits for
+        is_applied = math.isfinite(norm)
         if is_applied:
             if self.max_grad_norm > 0:
                 torch.nn.utils.clip_grads_with_norm_(self.named_parameters.values(), self.max_grad_norm, grad_norm)
@@ -41,7 +43,7 @@ class TorchEngine:
                 group["lr"] = lr
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(float(grad_norm), is_applied)
+        return StepResult(norm, is_applied)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         return values

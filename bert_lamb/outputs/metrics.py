@@ -19,7 +19,12 @@ class Field:
 
 
 OPTIONAL = Field(is_required=False)
+OPTIONAL_FLAG = Field("flag", is_required=False)
 NUMBER = Field()
+
+# Where the time between two lines of steps goes; the shares add up to 1.
+PARTS = ("data", "forward_backward", "optimizer", "agreement", "logging", "evaluation", "checkpoint")
+PAUSES = ("evaluation", "checkpoint")  # of training: rates leave them out
 
 # kind of line -> its fields, beside kind, phase and step, which every line has.
 FIELDS: dict[str, dict[str, Field]] = {
@@ -33,8 +38,10 @@ FIELDS: dict[str, dict[str, Field]] = {
         "total_sequences": OPTIONAL,
         "num_instances": OPTIONAL,
         "num_parameters": OPTIONAL,
+        "peak_tflops": OPTIONAL,
+        "is_peak_measured": OPTIONAL_FLAG,
     },
-    "resume": {"world_size": OPTIONAL},
+    "resume": {"world_size": OPTIONAL, "peak_tflops": OPTIONAL, "is_peak_measured": OPTIONAL_FLAG},
     "step": {
         "lr": NUMBER,
         "loss": NUMBER,
@@ -50,6 +57,15 @@ FIELDS: dict[str, dict[str, Field]] = {
         "num_tokens": OPTIONAL,
         "seconds": NUMBER,
         "sequences_per_second": NUMBER,
+        "tokens_per_second": OPTIONAL,
+        "positions_per_second": OPTIONAL,
+        "fill": OPTIONAL,
+        "model_tflops": OPTIONAL,
+        "mfu": OPTIONAL,
+        **{f"{part}_share": OPTIONAL for part in PARTS},
+        "peak_allocated_bytes": OPTIONAL,
+        "peak_reserved_bytes": OPTIONAL,
+        "peak_rss_bytes": OPTIONAL,
         "loss_scale": OPTIONAL,
     },
     "heldout": {

@@ -7,6 +7,7 @@ RUN/vocab.txt          the vocabulary of the shards (pretraining)
 RUN/versions.json      versions, hardware, git commit, command
 RUN/metrics.jsonl      one line per event (METRICS.md)
 RUN/checkpoints/PHASE-STEP/
+RUN/profile/           a trace of some steps, where runtime.profile asks for one
 RUN/report.json, RUN/report.html   written by `bert-lamb report`
 """
 
@@ -26,11 +27,12 @@ from bert_lamb.outputs.provenance import versions
 
 CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
 VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
+PROFILE_FOLDER = "profile"
 LOCK_FILE = "lock"
 OPTION = "run_dir"
 
 OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
-OUR_NAMES |= {"report.json", "report.html", "wandb"}
+OUR_NAMES |= {"report.json", "report.html", "wandb", PROFILE_FOLDER}
 
 
 @dataclass(frozen=True)

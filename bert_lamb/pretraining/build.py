@@ -5,18 +5,22 @@ from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.engine.build import RuntimeSettings, build_engine
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
-from bert_lamb.model.bert import BertPretrainingModel, bert_config, is_of_sentence_head
+from bert_lamb.model.bert import BertConfig, BertPretrainingModel, bert_config, is_of_sentence_head
 from bert_lamb.model.encoder import Execution
 from bert_lamb.pretraining.admission import Phase
 from bert_lamb.pretraining.recipe import Recipe
 from bert_lamb.sampling.keyed_random import fold
 
 
+def model_config(recipe: Recipe, phase: Phase) -> BertConfig:
+    """The sizes of the recipe, with the vocabulary of the shards."""
+    vocabulary = phase.training.manifest.vocabulary
+    return bert_config(vocab_size=vocabulary.size, pad_token_id=vocabulary.pad_id, **recipe.model)
+
+
 def build_model(recipe: Recipe, phase: Phase, execution: Execution) -> BertPretrainingModel:
     """BERT with both heads; weights drawn from the seed."""
-    vocabulary = phase.training.manifest.vocabulary
-    bert = bert_config(vocab_size=vocabulary.size, pad_token_id=vocabulary.pad_id, **recipe.model)
-    return BertPretrainingModel(bert, seed=int(fold(recipe.seed, -1)), execution=execution)
+    return BertPretrainingModel(model_config(recipe, phase), seed=int(fold(recipe.seed, -1)), execution=execution)
 
 
 def build_phase_engine(

@@ -31,7 +31,7 @@ from bert_lamb.pretraining.task import PretrainingTask
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.run import check_engine, leave_stopped, train
-from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, TrackerSettings
+from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import stop_on_signals
 from bert_lamb.train.task import Stage
 from bert_lamb.train.tracker import check_tracker
@@ -91,7 +91,14 @@ def pretrain(config: PretrainConfig) -> None:
             return engine, task
 
         recorder = held.enter_context(
-            Recorder(run_dir, process, logging=LoggingSettings(**plain["logging"]), tracker=tracker, config=plain)
+            Recorder(
+                run_dir,
+                process,
+                logging=LoggingSettings(**plain["logging"]),
+                tracker=tracker,
+                meter=MeterSettings(runtime.precision, runtime.peak_tflops, runtime.profile),
+                config=plain,
+            )
         )
         train(
             [phase.stage for phase in phases],

@@ -9,7 +9,9 @@ from torch import Tensor
 from bert_lamb.data.batches import BatchCounts, HeldoutBatches, MicroBatch, TrainingBatches, unigram_cross_entropy
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.model.bert import PretrainingSums
+from bert_lamb.model.flops import pretraining_flops
 from bert_lamb.pretraining.admission import Phase
+from bert_lamb.pretraining.build import model_config
 from bert_lamb.pretraining.recipe import Recipe
 
 MAX_UNIGRAM_TOKENS = 20_000_000
@@ -23,6 +25,7 @@ class PretrainingTask:
     ) -> None:
         plan = phase.stage.plan
         self.phase, self.device, self.loader_workers = phase, device, loader_workers
+        self.model_config = model_config(recipe, phase)
         self.batches = TrainingBatches(
             phase.training,
             rule=phase.rule,
@@ -66,6 +69,16 @@ class PretrainingTask:
         means = self._means(sums, counts)
         means.pop("nsp_accuracy", None)  # of one batch, it is noise; see the held-out lines
         return {"loss": means["mlm_loss"] + means.get("nsp_loss", 0.0), **means}
+
+    def flops(self, counts: BatchCounts) -> int:
+        return pretraining_flops(
+            self.model_config,
+            num_sequences=counts.num_sequences,
+            num_tokens=counts.num_tokens,
+            sum_squared_lengths=counts.sum_squared_lengths,
+            num_predictions=counts.num_predictions,
+            has_sentence_task=self.phase.has_sentence_task,
+        )
 
     @torch.no_grad()
     def evaluate(self, engine: Engine) -> dict[str, float] | None:

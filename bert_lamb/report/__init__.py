@@ -3,6 +3,7 @@
 metrics.py   metrics.jsonl -> phases with their records, refused where malformed
 layers.py    what was recorded of single parameters -> rows in order, tables by step
 summary.py   phases and scores -> the numbers of report.json
+speed.py     rates, utilization, memory and where the time went, by phase
 figures.py   phases -> plots as SVG
 page.html.j2 all of it -> one self-contained page
 """
@@ -80,13 +81,17 @@ def load_template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": as_number, "duration": as_duration}
+    environment.filters |= {"number": as_number, "duration": as_duration, "percent": as_percent}
     return environment.get_template("page.html.j2")
 
 
 def as_number(value: float | None, digits: int = 0) -> str:
     """With thousands separators; a dash for what is not known."""
     return UNKNOWN if value is None else f"{value:,.{digits}f}"
+
+
+def as_percent(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.1%}"
 
 
 def as_duration(seconds: float | None) -> str:

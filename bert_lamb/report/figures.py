@@ -65,6 +65,10 @@ def draw_figures(run: Run) -> list[tuple[str, str]]:
     if any("trust_ratio_median" in one for phase in run.phases for one in phase.steps):
         drawings.append(("Trust ratio over all adapted parameters", draw_trust_ratio))
     drawings.append(("Throughput", draw_throughput))
+    if points(run, "tokens_per_second")[0]:
+        drawings.append(("Tokens a second", draw_tokens))
+    if points(run, "mfu")[0]:
+        drawings.append(("Model FLOPs utilization", draw_utilization))
     return [(title, as_svg(title, draw, run)) for title, draw in drawings]
 
 
@@ -169,6 +173,20 @@ def draw_trust_ratio(figure: Figure, run: Run) -> None:
 def draw_throughput(figure: Figure, run: Run) -> None:
     axes = axes_with_phases(figure, run, "sequences per second")
     axes.plot(*points(run, "sequences_per_second"), color=BLUE)
+    axes.set_ylim(bottom=0)
+
+
+def draw_tokens(figure: Figure, run: Run) -> None:
+    axes = axes_with_phases(figure, run, "a second")
+    axes.plot(*points(run, "positions_per_second"), color=GREY, label="positions, padding included")
+    axes.plot(*points(run, "tokens_per_second"), color=BLUE, label="tokens")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="lower right", fontsize=8)
+
+
+def draw_utilization(figure: Figure, run: Run) -> None:
+    axes = axes_with_phases(figure, run, "share of the peak")
+    axes.plot(*points(run, "mfu"), color=BLUE)
     axes.set_ylim(bottom=0)
 
 

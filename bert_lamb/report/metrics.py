@@ -26,6 +26,7 @@ class Phase:
     max_seq_length: int
     global_batch_size: int
     total_steps: int
+    peak_tflops: float | None  # of one device, that utilization is held against
     first_step: int  # steps of the run before this phase: step s of the phase is step first_step + s of the run
     steps: list[Record] = field(default_factory=list)
     heldout: list[Record] = field(default_factory=list)
@@ -84,7 +85,8 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
             raise _refusal(file, number, f"a second start of {record['phase']}", "one start of each phase")
         first_step = run.phases[-1].first_step + run.phases[-1].num_steps if run.phases else 0
         sizes = {name: record[name] for name in SIZES}
-        run.phases.append(Phase(record["phase"], first_step=first_step, **sizes))
+        peak_tflops = record.get("peak_tflops")
+        run.phases.append(Phase(record["phase"], peak_tflops=peak_tflops, first_step=first_step, **sizes))
         return
     if record["phase"] not in names:
         raise _refusal(file, number, f"a {kind} of {record['phase']}", "the phase's phase_start before it")

@@ -10,6 +10,7 @@ from typing import Any
 from bert_lamb.errors import UserError
 from bert_lamb.report.layers import interval_of, rows_of
 from bert_lamb.report.metrics import NORM_FIELDS, Phase, Record, Run
+from bert_lamb.report.speed import describe_speed
 
 SCORES_FILE = "scores.json"
 WATCHED = ("loss", "grad_norm")  # what a step may report as not finite, when it overflowed
@@ -25,6 +26,7 @@ def summarise(run: Run, scores: list[Record]) -> dict[str, Any]:
         "sentences": tell(phases, heldout, scores),
         "notes": notes,
         "phases": phases,
+        "speed": describe_speed(run),
         "heldout": heldout,
         "scores": scores,
         "trust_ratios": describe_trust_ratios(run),

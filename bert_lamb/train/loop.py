@@ -1,5 +1,6 @@
 """The loop of every stage. Read it downhill: for each step gradient, update, agreement, log, evaluate, save, stop."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,54 +33,64 @@ def train_stage(
 
     seed: keys the draws of dropout. evaluation_interval_steps: 0 evaluates at the end only. Every rank calls it.
     """
-    total_steps = stage.schedule.total_steps
-    micro_batches = task.micro_batches(position.step + 1)
+    total_steps, meter = stage.schedule.total_steps, recorder.meter
     recorder.start_stage(stage, position, engine)
     keeper.start_clock()
     skipped = SkippedSteps(stage.name)
+    meter.enter("data")
+    micro_batches = task.micro_batches(position.step + 1)
+    batch, counts = next(micro_batches), task.counts(position.step + 1)
     for step in range(position.step + 1, total_steps + 1):
         # Gradient: this rank's micro-batches, each divided by the counts of the whole global batch.
-        counts = task.counts(step)
         of_batch: list[Tensor] = []
         for micro_step in range(stage.plan.gradient_accumulation_steps):
-            batch = next(micro_batches)
+            meter.enter("forward_backward")
             torch.manual_seed(int(fold(seed, stage.index, step, micro_step, engine.rank)))  # dropout
             loss, of_micro_batch = task.loss(engine.model, batch, counts)
             engine.backward(loss)
             of_batch.append(of_micro_batch)
+            meter.enter("data")
+            batch = next(micro_batches, None)  # the next one, of the next step too, while the device computes this one
+        counts_of_next = task.counts(min(step + 1, total_steps))
 
         # Update.
+        meter.enter("optimizer")
         lr = stage.schedule.lr(step)
         result = engine.step(lr)
 
         # Agreement: the sums of the batch, and what one rank may know alone: a signal, the time on rank 0's clock.
-        known_here = torch.tensor([stop.is_asked, engine.rank == 0 and keeper.is_due_by_clock()], device=engine.device)
-        sums, known = add_over_ranks(engine, torch.stack(of_batch).sum(0), known_here)
-        is_asked, is_due_by_clock = (value > 0 for value in known)
+        meter.enter("agreement")
+        known_here = (stop.is_asked, engine.rank == 0 and keeper.is_due_by_clock())
+        sums, (is_asked, is_due_by_clock) = add_over_ranks(engine, torch.stack(of_batch).sum(0), known_here)
         stop.is_agreed = is_asked  # a signal to one rank stops all of them after the same step
 
         # Log, and give up where no step is applied any more.
+        meter.enter("logging")
+        meter.count(counts, task.flops(counts))
         recorder.step(stage, step, lr=lr, counts=counts, means=task.metrics(sums, counts), result=result, engine=engine)
         is_end = step == total_steps
         skipped.watch(step, is_applied=result.is_applied, is_last=is_end)
 
         # Evaluate.
         if is_end or is_due(step, evaluation_interval_steps):
+            meter.enter("evaluation")
             recorder.heldout(stage, step, task.evaluate(engine))
 
         # Save, and stop.
         is_last = is_end or stop.is_agreed
         if is_last or is_due_by_clock or keeper.is_due(step):
+            meter.enter("checkpoint")
             position = Position(stage.name, step, engine.optimizer_step, engine.loss_scale)
             keeper.save(engine, stage, position, is_by_clock=not (is_last or keeper.is_due(step)))
         if is_last:
             break
+        counts = counts_of_next
     recorder.end_stage(stage, position.step)
     return position
 
 
-def add_over_ranks(engine: Engine, *parts: Tensor) -> list[list[float]]:
-    """The sums over ranks of each 1-D part, in one collective."""
-    sizes = [len(part) for part in parts]
-    added = engine.all_reduce_sum(torch.cat([part.float() for part in parts]))
-    return [part.tolist() for part in added.split(sizes)]
+def add_over_ranks(engine: Engine, sums: Tensor, known_here: Sequence[bool]) -> tuple[list[float], list[bool]]:
+    """Each of `sums` over all ranks, and of each flag whether any rank has it: one collective, one transfer."""
+    flags = [sums.new_full((1,), is_known, dtype=torch.float32) for is_known in known_here]
+    added = engine.all_reduce_sum(torch.cat([sums.float(), *flags])).tolist()
+    return added[: len(sums)], [value > 0 for value in added[len(sums) :]]

@@ -1,4 +1,4 @@
-"""What a run says of itself: the announcement at its start, metrics.jsonl, the tracker's mirror, the progress bar."""
+"""What a run says of itself: its announcement, metrics.jsonl, the tracker's mirror, the progress bar, a profile."""
 
 import sys
 import time
@@ -9,12 +9,14 @@ import torch
 
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine.launch import Process
-from bert_lamb.engine.protocol import Engine, StepResult
+from bert_lamb.engine.protocol import Engine, NormRecord, StepResult
 from bert_lamb.outputs.metrics import MetricsLog
-from bert_lamb.outputs.run_dir import METRICS_FILE, RunDir
+from bert_lamb.outputs.run_dir import METRICS_FILE, PROFILE_FOLDER, RunDir
 from bert_lamb.progress import Progress
+from bert_lamb.train.meter import Meter
+from bert_lamb.train.profile import Profile
 from bert_lamb.train.schedule import is_due
-from bert_lamb.train.settings import LoggingSettings, TrackerSettings
+from bert_lamb.train.settings import LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.task import Counts, Stage
 from bert_lamb.train.tracker import open_tracker
 
@@ -34,10 +36,25 @@ def announce(header: Sequence[str], stages: Sequence[Stage], *, resumed_at: Posi
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
+def summary_of(norms: Sequence[NormRecord]) -> dict[str, float]:
+    """The spread of the trust ratios over all parameters; one transfer from the device."""
+    ratios = torch.cat([record.trust_ratio for record in norms])
+    spread = torch.stack([ratios.min(), ratios.median(), ratios.max()]).tolist()
+    return dict(zip(("trust_ratio_min", "trust_ratio_median", "trust_ratio_max"), spread, strict=True))
+
+
+def by_parameter(norms: Sequence[NormRecord]) -> dict[str, dict[str, float]]:
+    """Trust ratio and norms of every parameter by name; one transfer from the device."""
+    names = [name for record in norms for name in record.names]
+    kinds = ("trust_ratio", "param_norm", "update_norm")
+    values = torch.stack([torch.cat([getattr(record, kind) for record in norms]) for kind in kinds]).tolist()
+    return {kind: dict(zip(names, of_kind, strict=True)) for kind, of_kind in zip(kinds, values, strict=True)}
+
+
 class Recorder:
     """Writes metrics.jsonl, mirrors it to the tracker and moves the progress bar; silent on all ranks but 0.
 
-    config: the resolved configuration as a plain tree, for the tracker.
+    config: the resolved configuration as a plain tree, for the tracker. The loop says to `meter` what it is at.
     """
 
     def __init__(
@@ -47,9 +64,12 @@ class Recorder:
         *,
         logging: LoggingSettings,
         tracker: TrackerSettings,
+        meter: MeterSettings,
         config: Mapping[str, Any],
     ) -> None:
         self.run_dir, self.logging, self.is_main = run_dir, logging, process.is_main
+        self.meter = Meter(process, meter)
+        self.profile = Profile(run_dir.path / PROFILE_FOLDER, num_steps=meter.profile_steps)
         self._open_tracker = lambda: open_tracker(
             name=tracker.name, project=tracker.project, mode=tracker.mode, run_dir=run_dir.path, config=dict(config)
         )
@@ -62,15 +82,16 @@ class Recorder:
 
     def __exit__(self, *error: object) -> None:
         if self.is_main:
+            self.profile.stop()
             self.log.close()
             self.tracker.finish()
 
     def start_stage(self, stage: Stage, position: Position, engine: Engine) -> None:
         if not self.is_main:
             return
-        plan = stage.plan
+        plan, peak = stage.plan, self.meter.start(stage)
         if position.step > 0:
-            self.write(stage, position.step, "resume", world_size=engine.world_size)
+            self.write(stage, position.step, "resume", world_size=engine.world_size, **peak)
         else:
             self.write(
                 stage,
@@ -85,8 +106,10 @@ class Recorder:
                 total_sequences=plan.total_sequences,
                 num_instances=stage.num_instances,
                 num_parameters=sum(shape.numel() for shape in engine.shapes.values()),
+                **peak,
             )
-        self.started_at = self.last_step_at = time.monotonic()
+        self.started_at, self.speed = time.monotonic(), ""
+        self.profile.start()
         self.progress = Progress(stage.name, total=plan.total_steps, unit="steps", initial=position.step).__enter__()
 
     def step(
@@ -103,19 +126,10 @@ class Recorder:
         """A line for the step, and one for every parameter's trust ratio where that is due. means: Task.metrics."""
         if not self.is_main:
             return
-        now = time.monotonic()
-        seconds, self.last_step_at = now - self.last_step_at, now
-        self.progress.update(1, f"loss {means['loss']:.3f}, lr {lr:.2e}")
         norms = engine.norms() if result.is_applied else []
         if is_due(step, self.logging.interval_steps):
-            summary = {}
-            if norms:
-                ratios = torch.cat([record.trust_ratio for record in norms])
-                summary = {
-                    "trust_ratio_min": float(ratios.min()),
-                    "trust_ratio_median": float(ratios.median()),
-                    "trust_ratio_max": float(ratios.max()),
-                }
+            measured = self.meter.read()
+            self.speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {measured['mfu']:.0%} of peak"
             self.write(
                 stage,
                 step,
@@ -123,37 +137,26 @@ class Recorder:
                 lr=lr,
                 **means,
                 grad_norm=result.grad_norm,
-                **summary,
+                **(summary_of(norms) if norms else {}),
                 is_applied=result.is_applied,
                 num_sequences=counts.num_sequences,
                 num_tokens=counts.num_tokens,
-                seconds=seconds,
-                sequences_per_second=counts.num_sequences / seconds,
+                **measured,
                 **({} if engine.loss_scale is None else {"loss_scale": engine.loss_scale}),
             )
         if norms and is_due(step, self.logging.trust_ratio_interval_steps):
-            self.write(
-                stage,
-                step,
-                "trust_ratios",
-                **{
-                    kind: {
-                        name: value
-                        for record in norms
-                        for name, value in zip(record.names, getattr(record, kind).tolist(), strict=True)
-                    }
-                    for kind in ("trust_ratio", "param_norm", "update_norm")
-                },
-            )
+            self.write(stage, step, "trust_ratios", **by_parameter(norms))
+        self.progress.update(1, f"loss {means['loss']:.3f}, lr {lr:.2e}{self.speed}")
+        self.profile.step()
 
     def heldout(self, stage: Stage, step: int, metrics: Mapping[str, float] | None) -> None:
         if self.is_main and metrics is not None:
             self.write(stage, step, "heldout", **metrics)
-            self.last_step_at = time.monotonic()
 
     def end_stage(self, stage: Stage, step: int) -> None:
         """Say that the stage stopped after `step`: at its end, or before it by a signal."""
         if self.is_main:
+            self.meter.stop()
             self.progress.__exit__(None, None, None)
             if step == stage.plan.total_steps:
                 self.write(stage, step, "phase_end", seconds=time.monotonic() - self.started_at)

@@ -19,6 +19,13 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True)
+class MeterSettings:
+    precision: str  # fp32, bf16 or fp16: of the matrix product that measures the peak
+    peak_tflops: float | None  # of one device; None: measured
+    profile_steps: int  # steps of the run whose trace is written; 0: none
+
+
+@dataclass(frozen=True)
 class TrackerSettings:
     name: str  # none or wandb
     project: str

@@ -66,5 +66,8 @@ class Task(Protocol[CountsType, Batch]):
     def metrics(self, sums: list[float], counts: CountsType) -> dict[str, float]:
         """Fields of a step's line in metrics.jsonl, of sums over all ranks and micro-steps; "loss" among them."""
 
+    def flops(self, counts: CountsType) -> int:
+        """Floating-point operations of forward and backward over a global batch, by formula; padding does not count."""
+
     def evaluate(self, engine: Engine) -> dict[str, float] | None:
         """Fields of a held-out line, of which rank 0's are written; None where there is nothing to evaluate on."""

@@ -103,7 +103,9 @@ def test_counts_are_known_before_the_batch(shards):
         both = [batches[2 * (step - 1)], batches[2 * (step - 1) + 1]]
         assert counts.num_sequences == 24
         assert counts.num_predictions == sum(len(batch.masked_labels) for batch in both)
-        assert counts.num_tokens == sum(len(batch.input_ids) for batch in both)
+        lengths = [length for batch in both for length in batch.cu_seqlens.diff().tolist()]
+        assert counts.num_tokens == sum(lengths) == sum(len(batch.input_ids) for batch in both)
+        assert counts.sum_squared_lengths == sum(length**2 for length in lengths)
 
 
 @pytest.mark.parametrize(

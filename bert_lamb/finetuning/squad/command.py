@@ -41,7 +41,7 @@ from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.run import check_engine, leave_stopped, train
 from bert_lamb.train.schedule import Schedule
-from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, TrackerSettings
+from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import StopFlag, stop_on_signals
 from bert_lamb.train.task import Stage
 from bert_lamb.train.tracker import check_tracker
@@ -117,7 +117,14 @@ def squad(config: SquadConfig) -> dict[str, Any]:
 
         # Fine-tuning.
         recorder = held.enter_context(
-            Recorder(run_dir, process, logging=LoggingSettings(**plain["logging"]), tracker=tracker, config=plain)
+            Recorder(
+                run_dir,
+                process,
+                logging=LoggingSettings(**plain["logging"]),
+                tracker=tracker,
+                meter=MeterSettings(runtime.precision, runtime.peak_tflops, runtime.profile),
+                config=plain,
+            )
         )
         if stage is not None:
             checkpoint = fine_tune(
@@ -231,6 +238,7 @@ def fine_tune(
             material.train_features,
             material.positions,
             stage,
+            model_config=material.loaded.model.config,
             seed=config.seed,
             rank=process.rank,
             world_size=process.world_size,

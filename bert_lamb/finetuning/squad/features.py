@@ -8,7 +8,7 @@ Letters: Q tokens of the question, W tokens of the window, T = Q + W + 3 tokens 
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -192,9 +192,13 @@ class FeatureBatch(NamedTuple):
     max_length: int  # no feature is longer
 
     def to(self, device: torch.device) -> "FeatureBatch":
-        return FeatureBatch._make(
-            value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "FeatureBatch":
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "FeatureBatch":
+        return FeatureBatch._make(change(value) if isinstance(value, Tensor) else value for value in self)
 
 
 def lay_out(features: Sequence[Feature], max_length: int) -> FeatureBatch:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import BertConfig
 
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.finetuning.squad.features import Feature, FeatureBatch, lay_out
+from bert_lamb.model.flops import question_answering_flops
 from bert_lamb.model.span import span_loss_sum
 from bert_lamb.sampling.dealing import deal, micro_batch_number
 from bert_lamb.sampling.sampler import global_batch
@@ -29,10 +31,14 @@ class FeatureCounts:
 
     num_sequences: int
     num_tokens: int  # without padding
+    sum_squared_lengths: int  # what attention grows with
 
 
 class SquadTask:
-    """Implements `Task` for one rank. positions: the first and last answer token of each feature."""
+    """Implements `Task` for one rank. positions: the first and last answer token of each feature.
+
+    model_config: of the model that is trained; its sizes alone are read.
+    """
 
     def __init__(
         self,
@@ -40,6 +46,7 @@ class SquadTask:
         positions: Sequence[tuple[int, int]],
         stage: Stage,
         *,
+        model_config: BertConfig,
         seed: int,
         rank: int,
         world_size: int,
@@ -47,6 +54,7 @@ class SquadTask:
     ) -> None:
         self.features, self.positions, self.stage = features, positions, stage
         self.lengths = np.array([len(feature.input_ids) for feature in features])
+        self.model_config = model_config
         self.seed, self.device = seed, device
         self.rank, self.world_size = rank, world_size
 
@@ -69,11 +77,13 @@ class SquadTask:
                 members = dealt[micro_batch_number(micro_step, rank=self.rank, world_size=self.world_size)]
                 inputs = lay_out([self.features[i] for i in members], max_length)
                 targets = torch.tensor([self.positions[i] for i in members])
-                yield inputs.to(self.device), targets.to(self.device)
+                if self.device.type == "cuda":  # so that the host does not wait for what the GPU does before
+                    inputs, targets = inputs.pin_memory(), targets.pin_memory()
+                yield inputs.to(self.device), targets.to(self.device, non_blocking=True)
 
     def counts(self, step: int) -> FeatureCounts:
-        batch = self.global_batch(step)
-        return FeatureCounts(len(batch), int(self.lengths[batch].sum()))
+        lengths = self.lengths[self.global_batch(step)]
+        return FeatureCounts(len(lengths), int(lengths.sum()), int((lengths**2).sum()))
 
     def loss(self, model: Any, batch: Batch, counts: FeatureCounts) -> tuple[Tensor, Tensor]:
         inputs, targets = batch
@@ -82,6 +92,11 @@ class SquadTask:
 
     def metrics(self, sums: list[float], counts: FeatureCounts) -> dict[str, float]:
         return {"loss": sums[0] / counts.num_sequences}
+
+    def flops(self, counts: FeatureCounts) -> int:
+        return question_answering_flops(
+            self.model_config, num_tokens=counts.num_tokens, sum_squared_lengths=counts.sum_squared_lengths
+        )
 
     def evaluate(self, engine: Engine) -> None:
         """Nothing: the questions are scored when training is over."""

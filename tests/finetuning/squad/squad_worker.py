@@ -1,5 +1,7 @@
 """One of two ranks that fine-tunes every case of a file, one after the other; zero1 is killed once and resumed.
 
+What the host reads back in the case lamb1 is counted, into reads.json beside the file.
+
 usage, under torchrun: squad_worker.py CASES.json     name -> arguments of `bert-lamb squad`
 """
 
@@ -15,6 +17,7 @@ from bert_lamb.cli.compose import compose
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.finetuning.squad.command import squad
 from bert_lamb.train.recorder import Recorder
+from tests.train.host_reads import HostReads
 
 
 class Killed(BaseException):
@@ -32,7 +35,14 @@ def main(file: Path) -> None:
                 shutil.copytree(file.parent / name, file.parent / "left")
             torch.distributed.barrier()
             words = [*words, "checkpoint.interval_steps=2", "if_exists=resume"]
-        squad(compose("squad", words))
+        if name == "lamb1":
+            reads = HostReads()
+            with reads.watching():
+                squad(compose("squad", words))
+            if process.is_main:
+                (file.parent / "reads.json").write_text(json.dumps(reads.by_part()))
+        else:
+            squad(compose("squad", words))
 
 
 def kill_after_a_checkpoint(words: list[str]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from squad_material import as_transformers_takes_it, tiny_config, where_questions
-from transformers import BertForQuestionAnswering
+from transformers import BertConfig, BertForQuestionAnswering
 
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine.build import RuntimeSettings, build_engine
@@ -29,13 +29,13 @@ from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.schedule import Schedule
-from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, TrackerSettings
+from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage
 
 CPU = Process(0, 0, 1, torch.device("cpu"))
 ADAMW = OptimizerSettings("adamw", weight_decay=0.01, betas=(0.9, 0.999), eps=1e-6)
-PLAIN = RuntimeSettings("torch", "cpu", "fp32", 1, False, {}, None, False, 0)
+PLAIN = RuntimeSettings("torch", "cpu", "fp32", 1, False, {}, None, False, 0, None, 0)
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def train(tmp_path):
         plan = plan_batch(key="global_batch_size", **sizes, total_steps=total_steps, max_seq_length=14)
         schedule = Schedule(total_steps, 1e-3, warmup, decay_end="after_last_step")
         stage = Stage("fine_tuning", 0, plan, schedule, num_instances=len(features))
-        task = SquadTask(features, positions, stage, seed=seed, rank=0, world_size=1, device=CPU.device)
+        place = {"rank": 0, "world_size": 1, "device": CPU.device}
+        task = SquadTask(features, positions, stage, model_config=model.bert.config, seed=seed, **place)
         engine = build_engine(
             model.train(),
             ADAMW,
@@ -78,6 +79,7 @@ def train(tmp_path):
         folder.mkdir()
         run_dir = RunDir(folder)
         watched = {"logging": LoggingSettings(1, 0), "tracker": TrackerSettings("none", "p", "offline")}
+        watched["meter"] = MeterSettings("fp32", 1.0, 0)
         with Recorder(run_dir, CPU, **watched, config={}) as recorder:
             train_stage(
                 stage,
@@ -189,12 +191,14 @@ def test_ranks_share_a_global_batch(material, world_size):
         )
         assert rows == sorted(tuple(positions[i]) for i in task.global_batch(step))
         counts = task.counts(step)
-        tokens = sum(
-            len(inputs.input_ids)
+        lengths = [
+            length
             for of_rank in seen
             for inputs, _ in of_rank[(step - 1) * accumulation : step * accumulation]
-        )
-        assert (counts.num_sequences, counts.num_tokens) == (4, tokens)
+            for length in inputs.cu_seqlens.diff().tolist()
+        ]
+        assert (counts.num_sequences, counts.num_tokens) == (4, sum(lengths))
+        assert counts.sum_squared_lengths == sum(length**2 for length in lengths)
     again = list(tasks[0].micro_batches(3))
     for (inputs, targets), (expected, of) in zip(again, seen[0][2 * accumulation :], strict=True):
         assert torch.equal(targets, of)
@@ -205,7 +209,8 @@ def task_of(features, positions, *, seed=7, rank=0, world_size=1):
     sizes = {"global_batch_size": 4, "max_micro_batch_size": 1, "world_size": world_size}
     plan = plan_batch(key="global_batch_size", **sizes, total_steps=5, max_seq_length=14)
     stage = Stage("fine_tuning", 0, plan, Schedule(5, 1e-3, 0.1), num_instances=len(features))
-    return SquadTask(features, positions, stage, seed=seed, rank=rank, world_size=world_size, device=CPU.device)
+    place = {"rank": rank, "world_size": world_size, "device": CPU.device}
+    return SquadTask(features, positions, stage, model_config=BertConfig(), seed=seed, **place)
 
 
 def test_dropout_is_a_function_of_the_seed(material, train):

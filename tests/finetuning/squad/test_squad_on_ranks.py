@@ -22,6 +22,7 @@ from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.train.recorder import Recorder
 from tests.golden.curves import make_model_folder, make_questions
 from tests.launch import run_ranks
+from tests.train.host_reads import per_step_of
 
 SMALL = [
     "max_seq_length=24",  # two windows of the longer contexts
@@ -71,6 +72,7 @@ CASES = {
     "zero2": ["runtime.zero_stage=2"],
     "zero3": ["runtime.zero_stage=3"],
     "bf16": ["runtime.zero_stage=1", "runtime.precision=bf16"],
+    "lamb1": ["runtime.zero_stage=1", "optimizer=lamb", "peak_lr=2e-2"],
     "lamb2": ["runtime.zero_stage=2", "optimizer=lamb", "peak_lr=2e-2"],
 }
 PLAIN = {
@@ -96,7 +98,7 @@ def on_ranks(folder):
 
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_and_stages_give_the_weights_of_one_process(on_ranks, name):
-    plain = "lamb" if name == "lamb2" else "adamw"
+    plain = "lamb" if name.startswith("lamb") else "adamw"
     expected, found = weights_of(on_ranks / plain), weights_of(on_ranks / name)
     start = load_file(on_ranks / "model" / "model.safetensors")
     moved = max((expected[key] - start[key]).abs().max() for key in start)
@@ -109,6 +111,16 @@ def test_ranks_and_stages_give_the_weights_of_one_process(on_ranks, name):
             )
     if name != "bf16":
         assert predictions_of(on_ranks / name) == predictions_of(on_ranks / plain)
+
+
+def test_what_the_host_waits_for_under_zero_1(on_ranks):
+    """A micro-step: nothing. A step: DeepSpeed's five for the norm, and three of ours: norm, sums, trust ratios."""
+    per_step = per_step_of(json.loads((on_ranks / "reads.json").read_text()))
+    assert per_step == {
+        "optimizer": {"deepspeed/runtime/utils.py": 5, "bert_lamb/engine/deepspeed_engine.py": 1},
+        "agreement": {"bert_lamb/train/loop.py": 1},
+        "logging": {"bert_lamb/train/recorder.py": 1},
+    }
 
 
 def test_killed_on_ranks_and_resumed_in_one_process(on_ranks):
