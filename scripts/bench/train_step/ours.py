@@ -44,6 +44,8 @@ class Ours:
             num_threads=None,
             verify_shards=False,
             loader_workers=0,
+            peak_tflops=None,
+            profile=0,
             attention=settings.attention,  # type: ignore[arg-type]
             compile=settings.compile,
         )
