@@ -24,7 +24,7 @@ from bert_lamb.optim.build import OptimizerSettings, build_optimizer
 class RuntimeSettings:
     """How a run is computed; nothing here changes the outcome beyond rounding. See config/runtime.py for each."""
 
-    engine: Literal["torch", "deepspeed"]
+    engine: Literal["torch", "deepspeed", "fsdp"]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16", "fp16"]
     zero_stage: int
@@ -86,6 +86,17 @@ def build_engine(
     idle: see build_optimizer. max_grad_norm: 0 for no clipping. loss_scale: of fp16 where a checkpoint has one.
     """
     model.to(process.device)
+    if runtime.engine == "fsdp":
+        from bert_lamb.engine.fsdp_engine import FsdpEngine, shard  # a second to import
+
+        shard(model, process=process, precision=runtime.precision)
+        return FsdpEngine(
+            model,
+            build_optimizer(model, optimizer, idle=idle, awaits_binding=False),
+            process=process,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            max_grad_norm=max_grad_norm,
+        )
     built = build_optimizer(model, optimizer, idle=idle, awaits_binding=runtime.engine == "deepspeed")
     if runtime.engine == "torch":
         return TorchEngine(

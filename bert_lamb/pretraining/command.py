@@ -56,7 +56,7 @@ def pretrain(config: PretrainConfig) -> None:
             check_kernels(recipe.optimizer.implementation, runtime, process)
             check_overrides(runtime.deepspeed_overrides)
             phases = admit_phases(recipe, micro_batch_size=runtime.micro_batch_size, world_size=process.world_size)
-        if runtime.engine == "deepspeed" and process.world_size == 1:
+        if runtime.engine != "torch" and process.world_size == 1:
             held.enter_context(process_group(process))
         if runtime.verify_shards:
             check_shards(phases, process, stop)

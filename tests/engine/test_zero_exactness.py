@@ -22,8 +22,11 @@ from tests.engine import small_training as small
 from tests.engine.truths import in_one_process, lamb_by_oracle
 from tests.launch import run_ranks
 
+FSDP = {"engine": "fsdp", "zero_stage": None}
 FP32_CASES = [
     *({"name": f"stage{stage}", "zero_stage": stage} for stage in range(4)),
+    {"name": "fsdp", **FSDP},
+    {"name": "fsdp-reference", **FSDP, "implementation": "reference"},
     {"name": "stage2-reference", "zero_stage": 2, "implementation": "reference"},
     {"name": "stage1-offload", "zero_stage": 1, "offload_optimizer": True},
     {"name": "stage3-offload", "zero_stage": 3, "offload_optimizer": True},
@@ -35,8 +38,9 @@ FP32_CASES = [
     {"name": "stage3-subgroups", "zero_stage": 3, "overrides": {"zero_optimization": {"sub_group_size": 20000}}},
     {"name": "stage1-aligned", "zero_stage": 1, "overrides": {"zero_optimization": {"parameter_alignment": True}}},
 ]
-SHORT_CASES = FP32_CASES[:4]  # on another number of ranks than 2
+SHORT_CASES = FP32_CASES[:5]  # on another number of ranks than 2
 LARS_CASES = [{"name": f"lars{stage}", "zero_stage": stage, "optimizer": "lars"} for stage in range(4)]
+LARS_CASES.append({"name": "lars-fsdp", **FSDP, "optimizer": "lars"})
 VARIANTS = {  # what a rank must hand to the others differs: sums of absolute values, maxima, ratios of exempt tensors
     "l1": {"norm": "l1"},
     "linf": {"norm": "linf"},
@@ -48,8 +52,10 @@ VARIANT_CASES = [
     for stage in (1, 3)
 ]
 SKIP_CASES = [{"name": f"skips{stage}", "zero_stage": stage, "bad_step": 4} for stage in range(4)]
+SKIP_CASES.append({"name": "skips-fsdp", **FSDP, "bad_step": 4})
 UNAWARE_CASES = [{"name": f"unaware{stage}", "zero_stage": stage, "is_aware": False} for stage in (1, 2, 3)]
 BF16_CASES = [{"name": f"bf16-stage{stage}", "zero_stage": stage, "precision": "bf16"} for stage in (1, 2, 3)]
+BF16_CASES.append({"name": "bf16-fsdp", **FSDP, "precision": "bf16"})
 LOSS_SCALE = 256.0  # of fp16: small enough that nothing overflows
 GRADIENT_CASES = [
     {
@@ -66,16 +72,39 @@ GRADIENT_CASES = [
     for stage in stages
     for offload in ((False, True) if precision == "bf16" else (False,))
 ]
+GRADIENT_CASES += [
+    {
+        "name": f"gradient-{precision}-fsdp-{accumulation}",
+        **FSDP,
+        "precision": precision,
+        "offload_optimizer": False,
+        "loss_scale": None,
+        "max_grad_norm": 0.0,
+        "keeps_gradients": True,
+        "last_step": 1,
+        "accumulation": accumulation,
+    }
+    for precision, accumulation in (("fp32", small.ACCUMULATION), ("bf16", small.ACCUMULATION), ("bf16", 8))
+]
 ADAMW_CASES = [{"name": f"adamw{stage}", "zero_stage": stage, "optimizer": "adamw"} for stage in range(4)]
+ADAMW_CASES.append({"name": "adamw-fsdp", **FSDP, "optimizer": "adamw"})
 IDLE_CASES = [{"name": "idle-bf16", "zero_stage": 1, "precision": "bf16", "last_step": 0}]
+COUNTED_CASES = [  # in four micro-steps
+    {"name": f"counted-{precision}", **FSDP, "precision": precision, "accumulation": 4, "counts_collectives": True}
+    for precision in ("fp32", "bf16")
+]
 HALF_CASES = [{"name": f"half{stage}", "zero_stage": stage, "last_step": 4} for stage in (1, 3)]
-RESUMED_CASES = [  # each continues the other stage's half
+HALF_CASES.append({"name": "half-fsdp", **FSDP, "last_step": 4})
+RESUMED_CASES = [  # each continues another stage's or engine's half
     {"name": "resumed1", "zero_stage": 3, "resume": "half1"},
     {"name": "resumed3", "zero_stage": 2, "resume": "half3"},
+    {"name": "resumed-in-fsdp", **FSDP, "resume": "half1"},
+    {"name": "resumed-from-fsdp", "zero_stage": 1, "resume": "half-fsdp"},
 ]
 LARS_CASES += [  # another set of moments in the checkpoint
     {"name": "lars-half", "zero_stage": 1, "optimizer": "lars", "last_step": 4},
     {"name": "lars-resumed", "zero_stage": 3, "optimizer": "lars", "resume": "lars-half"},
+    {"name": "lars-resumed-in-fsdp", **FSDP, "optimizer": "lars", "resume": "lars-half"},
 ]
 ALL_CASES = [
     *FP32_CASES,
@@ -87,6 +116,7 @@ ALL_CASES = [
     *GRADIENT_CASES,
     *ADAMW_CASES,
     *IDLE_CASES,
+    *COUNTED_CASES,
     *HALF_CASES,
     *RESUMED_CASES,
 ]
