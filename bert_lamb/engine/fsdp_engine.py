@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.optim import Optimizer
 
 from bert_lamb.engine.launch import Process, join_process_group
@@ -72,8 +72,6 @@ class FsdpEngine:
         # The masters: while a step is at work, the model holds gathered weights under these names.
         self.masters: dict[str, Any] = dict(model.named_parameters())
         self.shapes = {name: master.shape for name, master in self.masters.items()}
-        for master in self.masters.values():
-            moments_of(optimizer, master)
 
     def backward(self, loss: Tensor) -> None:
         self._micro_steps += 1
@@ -118,9 +116,6 @@ class FsdpEngine:
         return self.held_fragments()  # no rank holds a copy of another's
 
     def held_fragments(self) -> Iterator[Fragment]:
-        for module in self.model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()  # after an evaluation weights are still gathered; writing must reach the next step
         for name, master in self.masters.items():
             tensors = {"weight": master, **moments_of(self.optimizer, master)}
             flat = {kind: local(tensor.detach()).view(-1) for kind, tensor in tensors.items()}

@@ -1,8 +1,7 @@
-"""What the worker of the exactness tests needs where PyTorch shards instead of DeepSpeed, and a count of collectives."""
+"""For the worker of the exactness tests: gradients where PyTorch shards instead of DeepSpeed; a count of collectives."""
 
 from collections import Counter
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bert_lamb.optim.dtensor import local

@@ -111,7 +111,7 @@ def train(case, process, out):
         engine,
         out / case["name"],
         position=Position("phase", case.get("last_step", NUM_STEPS), engine.optimizer_step),
-        about={"history": history, "total_step": 0, "wrapper": type(engine.model if is_fsdp else engine._zero).__name__},
+        about={"history": history, "total_step": 0, "wrapper": type(getattr(engine, "_zero", engine.model)).__name__},
     )
 
 

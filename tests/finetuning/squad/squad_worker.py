@@ -1,4 +1,4 @@
-"""One of two ranks that fine-tunes every case of a file, one after the other; zero1 is killed once and resumed.
+"""One of two ranks that fine-tunes every case of a file, one after the other; some are killed once and resumed.
 
 usage, under torchrun: squad_worker.py CASES.json     name -> arguments of `bert-lamb squad`
 """
@@ -16,6 +16,8 @@ from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.finetuning.squad.command import squad
 from bert_lamb.train.recorder import Recorder
 
+KILLED = ("zero1", "fsdp")
+
 
 class Killed(BaseException):
     pass
@@ -26,10 +28,10 @@ def main(file: Path) -> None:
     process = this_process(device="cpu", num_threads=1)
     join_process_group(process)
     for name, words in json.loads(file.read_text()).items():
-        if name == "zero1":
+        if name in KILLED:
             kill_after_a_checkpoint([*words, "checkpoint.interval_steps=2"])
             if process.is_main:
-                shutil.copytree(file.parent / name, file.parent / "left")
+                shutil.copytree(file.parent / name, file.parent / f"left-{name}")
             torch.distributed.barrier()
             words = [*words, "checkpoint.interval_steps=2", "if_exists=resume"]
         squad(compose("squad", words))
