@@ -1,4 +1,4 @@
-"""For the worker of the exactness tests: gradients where PyTorch shards instead of DeepSpeed; a count of collectives."""
+"""For the worker of the exactness tests: gradients where PyTorch shards, and a count of collectives."""
 
 from collections import Counter
 
@@ -28,8 +28,8 @@ def count_collectives(do):
     """(what `do` returns, {operation: calls}), from PyTorch's profiler, whoever calls the operations."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         result = do()
-    counts = Counter({event.key.removeprefix("c10d::"): event.count for event in seen.key_averages()})
-    return result, {name: count for name, count in counts.items() if name in COLLECTIVES}
+    names = (event.name.removeprefix("c10d::") for event in seen.events())
+    return result, dict(Counter(name for name in names if name in COLLECTIVES))
 
 
 # As torch names the operations below its Python functions (all_gather_into_tensor, reduce_scatter_tensor, ...).
