@@ -14,7 +14,7 @@ STAGES_OF_RUNTIMES = {"phase1", "phase2", "fine_tuning"}
 class EngineName(Enum):
     torch = "torch"  # plain PyTorch, one process
     deepspeed = "deepspeed"
-    fsdp = "fsdp"  # PyTorch's own sharding (FSDP2), several processes
+    fsdp = "fsdp"  # PyTorch's own sharding (FSDP2)
 
 
 class Precision(Enum):
