@@ -166,7 +166,7 @@ def trained(tmp_path_factory):
             halves = of_world_size(2)
             cases = [{**c, "resume": str(halves[c["resume"]].directory)} if "resume" in c else c for c in cases]
         (out / "cases.json").write_text(json.dumps(cases))
-        finished = run_ranks(world_size, "tests/engine/zero_worker.py", str(out), str(out / "cases.json"))
+        finished = run_ranks(world_size, "tests/engine/zero_worker.py", str(out), str(out / "cases.json"), timeout=900)
         assert finished.returncode == 0, finished.stdout[-4000:]
         return {case["name"]: Checkpoint(out / case["name"]) for case in cases}
 
