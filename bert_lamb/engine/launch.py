@@ -144,6 +144,7 @@ def join_process_group(process: Process) -> bool:
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
         )
     is_on_gpus = process.device.type == "cuda"
+    # Bound to its GPU, as DeepSpeed does it; a process alone has no other to reach.
     bound_to = process.device if is_on_gpus and process.world_size > 1 else None
     try:
         torch.distributed.init_process_group("nccl" if is_on_gpus else "gloo", device_id=bound_to)
