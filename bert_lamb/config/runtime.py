@@ -13,6 +13,7 @@ STAGES_OF_RUNTIMES = {"phase1", "phase2", "fine_tuning"}
 class EngineName(Enum):
     torch = "torch"  # plain PyTorch, one process
     deepspeed = "deepspeed"
+    fsdp = "fsdp"  # PyTorch's own sharding (FSDP2)
 
 
 class Precision(Enum):
@@ -56,13 +57,13 @@ class RuntimeConfig:
 
 def check_runtime(runtime: RuntimeConfig) -> Complaints:
     complaints = Complaints()
-    is_torch, precision = runtime.engine is EngineName.torch, runtime.precision
+    is_deepspeed, precision = runtime.engine is EngineName.deepspeed, runtime.precision
     check_if_positive(complaints, "runtime.", runtime, "num_threads", "micro_batch_tokens", "peak_tflops")
     complaints.unless(
         runtime.compile in (False, "layers", "model"), "runtime.compile", runtime.compile, "false, layers or model"
     )
     complaints.unless(
-        not runtime.compile or is_torch or runtime.zero_stage != 3,
+        not (runtime.compile and is_deepspeed and runtime.zero_stage == 3),
         "runtime.compile",
         runtime.compile,
         "false in ZeRO stage 3, which gathers weights module by module",
@@ -71,23 +72,29 @@ def check_runtime(runtime: RuntimeConfig) -> Complaints:
     complaints.unless(runtime.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", runtime.zero_stage, "0, 1, 2 or 3")
     complaints.unless(runtime.device in ("auto", "cpu", "cuda"), "runtime.device", runtime.device, "auto, cpu or cuda")
     complaints.unless(
-        is_torch or precision is Precision.fp32 or runtime.zero_stage != 0,
+        not is_deepspeed or precision is Precision.fp32 or runtime.zero_stage != 0,
         "runtime.zero_stage",
         0,
         f"1, 2 or 3 with {precision.value}: in stage 0 DeepSpeed accumulates gradients in that precision"
         " instead of fp32 (stage 1 is the same on one rank)",
     )
     complaints.unless(
-        not runtime.offload_optimizer or not (is_torch or runtime.zero_stage == 0),
+        not runtime.offload_optimizer or (is_deepspeed and runtime.zero_stage != 0),
         "runtime.offload_optimizer",
         True,
         "runtime.engine=deepspeed with runtime.zero_stage 1..3",
     )
     complaints.unless(
-        not (is_torch and precision is Precision.fp16),
+        is_deepspeed or precision is not Precision.fp16,
         "runtime.precision",
         "fp16",
-        "fp32 or bf16 with runtime.engine=torch (loss scaling is DeepSpeed's)",
+        f"fp32 or bf16 with runtime.engine={runtime.engine.value} (loss scaling is DeepSpeed's)",
+    )
+    complaints.unless(
+        is_deepspeed or not runtime.deepspeed_overrides,
+        "runtime.deepspeed_overrides",
+        runtime.deepspeed_overrides,
+        f"none with runtime.engine={runtime.engine.value}",
     )
     complaints.unless(
         not (runtime.device == "cpu" and precision is Precision.fp16),

@@ -24,7 +24,7 @@ from bert_lamb.optim.build import OptimizerSettings, build_optimizer
 class RuntimeSettings:
     """How a run is computed; nothing here changes the outcome beyond rounding. See config/runtime.py for each."""
 
-    engine: Literal["torch", "deepspeed"]
+    engine: Literal["torch", "deepspeed", "fsdp"]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16", "fp16"]
     zero_stage: int
@@ -116,6 +116,17 @@ def build_engine(
     if process.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = runtime.tf32
     model.to(process.device)
+    if runtime.engine == "fsdp":
+        from bert_lamb.engine.fsdp_engine import FsdpEngine, shard  # a second to import
+
+        shard(model, process=process, precision=runtime.precision)
+        return FsdpEngine(
+            model,
+            build_optimizer(model, optimizer, idle=idle, awaits_binding=False),
+            process=process,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            max_grad_norm=max_grad_norm,
+        )
     built = build_optimizer(model, optimizer, idle=idle, awaits_binding=runtime.engine == "deepspeed")
     if runtime.engine == "torch":
         return TorchEngine(

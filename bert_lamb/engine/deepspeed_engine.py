@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bert_lamb.engine import zero_lamb
-from bert_lamb.engine.launch import Process, join_process_group
+from bert_lamb.engine.launch import Process, join_process_group, lend_to_deepspeed
 from bert_lamb.engine.optimizer_state import moments_of, norms_of, optimizer_step, set_optimizer_step
 from bert_lamb.engine.protocol import Fragment, StepResult
 from bert_lamb.engine.zero_layout import FlatPartition, read_layout, views
@@ -30,6 +30,7 @@ class DeepSpeedEngine:
         import deepspeed
 
         join_process_group(process)
+        lend_to_deepspeed(process)
         self.rank, self.world_size, self.device = process.rank, process.world_size, process.device
         self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}  # before any is cut
         # Losses arrive as shares of one global mean: where DeepSpeed averages over ranks, that is undone beforehand.

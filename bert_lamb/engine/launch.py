@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,19 +131,11 @@ def process_group(process: Process) -> Iterator[None]:
 
 
 def join_process_group(process: Process) -> bool:
-    """Initialize torch.distributed through DeepSpeed: nccl on GPUs, gloo on CPUs. False when that was done before.
+    """Initialize torch.distributed: nccl on GPUs, gloo on CPUs. False when that was done before.
 
-    DeepSpeed's shared-memory collective for CPUs is left out: it is compiled when the process starts, which takes
-    half a minute and a compiler, and gloo serves the CPU's purpose here. Raises UserError when the ranks do not meet.
+    Raises UserError when the ranks do not meet.
     """
-    import deepspeed
-    import deepspeed.comm
-
-    # Its warnings at start are about what this room does on purpose (an optimizer that is not on DeepSpeed's list).
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # DeepSpeed calls collectives by names that torch has deprecated; nobody here can change either.
-    warnings.filterwarnings("ignore", DEPRECATED_NAME, FutureWarning, r"torch\.distributed\.")
-    if deepspeed.comm.is_initialized():
+    if torch.distributed.is_initialized():
         return False
     # A single process meets nobody: its port is its own, whatever is left over in the environment, unless torchrun
     # holds the store.
@@ -150,10 +143,11 @@ def join_process_group(process: Process) -> bool:
         os.environ.update(
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
         )
-    if process.device.type == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    is_on_gpus = process.device.type == "cuda"
+    # Bound to its GPU, as DeepSpeed does it; a process alone has no other to reach.
+    bound_to = process.device if is_on_gpus and process.world_size > 1 else None
     try:
-        deepspeed.init_distributed("nccl" if process.device.type == "cuda" else "gloo", verbose=False)
+        torch.distributed.init_process_group("nccl" if is_on_gpus else "gloo", device_id=bound_to)
     except torch.distributed.DistError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(
@@ -162,6 +156,23 @@ def join_process_group(process: Process) -> bool:
             fix="look at the other ranks' first error; else set MASTER_PORT to a free port of the first machine",
         ) from error
     return True
+
+
+def lend_to_deepspeed(process: Process) -> None:
+    """Have DeepSpeed use the process group; the only engine that imports it calls this.
+
+    DeepSpeed's shared-memory collective for CPUs is left out: it is compiled when the process starts, which takes
+    half a minute and a compiler, and gloo serves the CPU's purpose here.
+    """
+    import deepspeed
+
+    # Its warnings at start are about what this room does on purpose (an optimizer that is not on DeepSpeed's list).
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # DeepSpeed calls collectives by names that torch has deprecated; nobody here can change either.
+    warnings.filterwarnings("ignore", DEPRECATED_NAME, FutureWarning, r"torch\.distributed\.")
+    if process.device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(torch.distributed.get_backend(), verbose=False)
 
 
 _left_at_the_end: list[Process] = []  # this process, while it is in a group of several ranks that was joined here
@@ -176,9 +187,11 @@ def leave_together() -> None:
 
 def leave_process_group() -> None:
     """Destroy the process group; every rank calls it."""
-    import deepspeed.comm
-
-    deepspeed.comm.destroy_process_group()
+    deepspeed = sys.modules.get("deepspeed")
+    if deepspeed is not None and deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()  # with what it keeps of the group
+    else:
+        torch.distributed.destroy_process_group()
 
 
 def _free_port() -> int:

@@ -1,5 +1,6 @@
 """One view of the state of every optimizer an engine may hold: LAMB, LARS, torch's AdamW, apex's FusedLAMB."""
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -13,9 +14,10 @@ def moments_of(optimizer: Optimizer, tensor: Tensor) -> dict[str, Tensor]:
         return {name: state[name] for name in optimizer.MOMENTS}
     state = optimizer.state[tensor]
     if not state:  # as torch's AdamW makes it; apex's FusedLAMB counts its steps in the groups instead
-        state["step"] = tensor.new_zeros((), device=None if optimizer.defaults.get("fused") else "cpu")
-        state["exp_avg"] = tensor.detach().new_zeros(tensor.shape)
-        state["exp_avg_sq"] = tensor.detach().new_zeros(tensor.shape)
+        device = tensor.device if optimizer.defaults.get("fused") else "cpu"
+        state["step"] = torch.zeros((), device=device)
+        state["exp_avg"] = torch.zeros_like(tensor)
+        state["exp_avg_sq"] = torch.zeros_like(tensor)
     return {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
 
 

@@ -58,7 +58,7 @@ def pretrain(config: PretrainConfig) -> None:
             check_overrides(runtime.deepspeed_overrides)
             execution = choose_execution(process.device, **runtime.of_model())
             phases = admit_phases(recipe, runtime, world_size=process.world_size)
-        if runtime.engine == "deepspeed" and process.world_size == 1:
+        if runtime.engine != "torch" and process.world_size == 1:
             held.enter_context(process_group(process))
         if runtime.verify_shards:
             check_shards(phases, process, stop)

@@ -37,7 +37,7 @@ def check_engine(engine: str, process: Process) -> None:
         raise UserError(
             found=f"runtime.engine=torch with {process.world_size} ranks",
             expected="one process",
-            fix="set runtime.engine=deepspeed",
+            fix="set runtime.engine=deepspeed or fsdp",
         ).reported_by("rank 0")
 
 

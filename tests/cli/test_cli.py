@@ -51,6 +51,14 @@ SQUAD = ["squad", "model_dir=m", "eval_file=e", "run_dir=o"]
         ),
         ([*RECIPE, "phases.phase2.max_seq_length=1024"], ["at most model.max_position_embeddings=512"]),
         ([*RECIPE, "runtime.engine=torch", "runtime.precision=fp16"], ["found runtime.precision=fp16"]),
+        (
+            [*RECIPE, "runtime.engine=fsdp", "runtime.precision=fp16", "runtime.offload_optimizer=true"],
+            ["expected runtime.engine=deepspeed with", "expected fp32 or bf16 with runtime.engine=fsdp"],
+        ),
+        (
+            [*RECIPE, "runtime.engine=fsdp", "+runtime.deepspeed_overrides.steps_per_print=1"],
+            ["found runtime.deepspeed_overrides={'steps_per_print': 1}; expected none with runtime.engine=fsdp"],
+        ),
         ([*RECIPE, "model.num_heads=7"], ["found model.hidden_size=1024; expected a multiple of model.num_heads=7"]),
         ([*RECIPE, "runtime.precision=fp16", "runtime.zero_stage=0"], ["expected 1, 2 or 3 with fp16"]),
         ([*RECIPE, "optimizer.betas=[0.9,1.0]"], ["found optimizer.betas=(0.9, 1.0)"]),

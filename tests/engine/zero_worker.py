@@ -1,6 +1,7 @@
 """Run under torchrun: train the small model in every case asked for and leave a checkpoint of each.
 
-usage: zero_worker.py OUT CASES.json; a case is {"name", "zero_stage", "precision", "optimizer", "is_aware", ...}.
+usage: zero_worker.py OUT CASES.json; a case is {"name", "zero_stage", "precision", "optimizer", "is_aware", ...}, with
+"engine": "fsdp" and no zero_stage where PyTorch shards.
 """
 
 import json
@@ -16,9 +17,11 @@ from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.checkpoint.writing import save_checkpoint
 from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine
 from bert_lamb.engine.deepspeed_json import deepspeed_json
+from bert_lamb.engine.fsdp_engine import FsdpEngine, shard
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.engine.zero_layout import views
 from bert_lamb.optim import Lamb, Lars, Segments, parameter_groups
+from tests.engine.fsdp_cases import count_collectives, keep_sharded_gradients
 from tests.engine.small_training import (
     ACCUMULATION,
     BETAS,
@@ -42,33 +45,45 @@ def train(case, process, out):
         with torch.no_grad():
             for name, weight in source.weights():
                 dict(model.named_parameters())[name].copy_(weight)
+    is_fsdp = case.get("engine") == "fsdp"
+    if is_fsdp:
+        shard(model, process=process, precision=case.get("precision", "fp32"))
     groups = parameter_groups(model.named_parameters(), weight_decay=WEIGHT_DECAY)
     name = case.get("optimizer", "lamb")
-    layerwise = {"lr": 0.0, "implementation": case.get("implementation", "foreach"), "awaits_binding": True}
+    layerwise = {"lr": 0.0, "implementation": case.get("implementation", "foreach"), "awaits_binding": not is_fsdp}
+    layerwise["skip_nonfinite"] = False  # as build_optimizer has it
     if name == "lamb":
         optimizer = Lamb(groups, betas=BETAS, eps=EPS, **layerwise, **case.get("options", {}))
     elif name == "lars":
         optimizer = Lars(groups, beta=BETAS[0], **layerwise)
     else:
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS)
-    micro_batch_size = GLOBAL_BATCH // ACCUMULATION // process.world_size
-    engine = DeepSpeedEngine(
-        model,
-        optimizer,
-        process=process,
-        json=deepspeed_json(
+    accumulation = case.get("accumulation", ACCUMULATION)
+    micro_batch_size = GLOBAL_BATCH // accumulation // process.world_size
+    max_grad_norm = case.get("max_grad_norm", MAX_GRAD_NORM)
+    if is_fsdp:
+        engine = FsdpEngine(
+            model,
+            optimizer,
+            process=process,
+            gradient_accumulation_steps=accumulation,
+            max_grad_norm=max_grad_norm,
+        )
+    else:
+        json = deepspeed_json(
             micro_batch_size=micro_batch_size,
-            gradient_accumulation_steps=ACCUMULATION,
+            gradient_accumulation_steps=accumulation,
             world_size=process.world_size,
             precision=case.get("precision", "fp32"),
             zero_stage=case["zero_stage"],
             offload_optimizer=case.get("offload_optimizer", False),
-            max_grad_norm=case.get("max_grad_norm", MAX_GRAD_NORM),
+            max_grad_norm=max_grad_norm,
             initial_loss_scale=case.get("loss_scale"),
             overrides=case.get("overrides", {}),
-        ),
-    )
-    gradients = keep_gradients(optimizer, engine) if case.get("keeps_gradients") else None
+        )
+        engine = DeepSpeedEngine(model, optimizer, process=process, json=json)
+    keep = keep_sharded_gradients if is_fsdp else keep_gradients
+    gradients = keep(optimizer, engine) if case.get("keeps_gradients") else None
     if not case.get("is_aware", True):  # what a LAMB that knows nothing of ZeRO does: one ratio per flat partition
         optimizer.bind((p.flat, Segments.of_whole(str(i), p.flat)) for i, p in enumerate(engine.partitions))
     first = 1
@@ -81,19 +96,22 @@ def train(case, process, out):
         if step == case.get("bad_step"):
             result = one_step(engine, step, micro_batch_size, factor=float("inf") if process.rank == 0 else 1.0)
             assert not result.is_applied, (case, result)
-        result = one_step(engine, step, micro_batch_size)
+        if case.get("counts_collectives"):
+            result, collectives = count_collectives(lambda step=step: one_step(engine, step, micro_batch_size))
+        else:
+            result, collectives = one_step(engine, step, micro_batch_size), {}
         assert result.is_applied, (case, result)
         ratios = {
             n: r for record in engine.norms() for n, r in zip(record.names, record.trust_ratio.tolist(), strict=True)
         }
-        history.append({"grad_norm": result.grad_norm, "is_applied": result.is_applied, "trust_ratios": ratios})
+        history.append({"grad_norm": result.grad_norm, "trust_ratios": ratios, "collectives": collectives})
     if gradients is not None:
         torch.save(gradients, out / f"{case['name']}-rank{process.rank}.pt")
     save_checkpoint(
         engine,
         out / case["name"],
         position=Position("phase", case.get("last_step", NUM_STEPS), engine.optimizer_step),
-        about={"history": history, "total_step": 0, "wrapper": type(engine._zero).__name__},
+        about={"history": history, "total_step": 0, "wrapper": type(getattr(engine, "_zero", engine.model)).__name__},
     )
 
 
@@ -125,7 +143,7 @@ def allow_fp16_on_the_cpu():
 def one_step(engine, step, micro_batch_size, factor=1.0):
     """One optimizer step on this rank's share of the step's batch, its losses multiplied by a factor."""
     batch = sequences(step)
-    for micro_step in range(ACCUMULATION):
+    for micro_step in range(GLOBAL_BATCH // engine.world_size // micro_batch_size):
         begin = (micro_step * engine.world_size + engine.rank) * micro_batch_size
         sums = engine.model(*join(batch[begin : begin + micro_batch_size]))
         loss = sums.mlm_loss / num_predictions(batch) + sums.nsp_loss / GLOBAL_BATCH

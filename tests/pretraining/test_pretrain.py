@@ -30,6 +30,7 @@ from bert_lamb.train.stop import SIGNALS
 from tests.launch import CHECKOUT, run_ranks
 from tests.synthetic import make_shards
 
+WITHOUT_DEEPSPEED = Path(__file__).with_name("without_deepspeed.py")
 SMALL = [
     "recipe=demo",
     "model.num_layers=1",
@@ -91,25 +92,27 @@ def assert_same_bits(found, expected):
 
 @pytest.mark.parametrize("optimizer", ["lamb", "adamw"])
 def test_the_cut_of_the_batch_does_not_matter(shards, tmp_path, optimizer):
-    """64 x 1 and 8 x 8 in one process, 2 ranks x 4 x 8 under ZeRO 1 (LAMB): the same weights to 1e-5 in fp32."""
+    """64 x 1 and 8 x 8 in one process, 2 ranks x 4 x 8 under ZeRO 1 (LAMB) and FSDP2 (AdamW, where deepspeed cannot
+    be imported): the same weights to 1e-5 in fp32."""
     fixed = ["model.dropout=0.0", f"optimizer={optimizer}"]
     whole = run_here(shards, tmp_path / "64x1", *fixed)
     pieces = run_here(
         shards, tmp_path / "8x8", *fixed, "runtime.micro_batch_size.phase1=8", "runtime.micro_batch_size.phase2=2"
     )
-    others = {"8x8": pieces}
+    command = arguments(
+        shards,
+        tmp_path / "2x4x8",
+        *fixed,
+        "runtime.micro_batch_size.phase1=8",
+        "runtime.micro_batch_size.phase2=2",
+        "evaluation.micro_batch_size=8",
+    )
     if optimizer == "lamb":
-        command = arguments(
-            shards,
-            tmp_path / "2x4x8",
-            *fixed,
-            "runtime.micro_batch_size.phase1=8",
-            "runtime.micro_batch_size.phase2=2",
-            "evaluation.micro_batch_size=8",
-        )
         finished = run_ranks(2, "-m", "bert_lamb", "pretrain", *command)
-        assert finished.returncode == 0, finished.stdout[-3000:]
-        others["2x4x8"] = Checkpoint(RunDir(tmp_path / "2x4x8").checkpoint("latest"))
+    else:
+        finished = run_ranks(2, str(WITHOUT_DEEPSPEED), "pretrain", *command, "runtime.engine=fsdp")
+    assert finished.returncode == 0, finished.stdout[-3000:]
+    others = {"8x8": pieces, "2x4x8": Checkpoint(RunDir(tmp_path / "2x4x8").checkpoint("latest"))}
     compared = ("loss", "mlm_loss", "mlm_accuracy", "grad_norm", "num_tokens", "unigram_cross_entropy")
     for run, other in others.items():
         for (name, expected), (_, found) in zip(whole.weights(), other.weights(), strict=True):
@@ -189,10 +192,11 @@ def kill_all_ranks(launcher):
     launcher.wait()
 
 
-def test_killed_ranks_resume_bit_for_bit(shards, tmp_path):
-    """Two ranks under ZeRO 2 with dropout: SIGKILL at some moment, resume, equal to an uninterrupted run."""
+@pytest.mark.parametrize("machine", ["zero_stage=2", pytest.param("engine=fsdp", marks=pytest.mark.slow)])
+def test_killed_ranks_resume_bit_for_bit(shards, tmp_path, machine):
+    """Two ranks with dropout: SIGKILL at some moment, resume, equal to an uninterrupted run."""
     options = [
-        "runtime.zero_stage=2",
+        f"runtime.{machine}",
         "runtime.micro_batch_size.phase1=16",
         "checkpoint.interval_steps=1",
         "phases.phase1.total_steps=12",

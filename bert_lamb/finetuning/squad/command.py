@@ -101,7 +101,7 @@ def squad(config: SquadConfig) -> dict[str, Any]:
         with together(process):
             material = read_material(sources, train_examples, eval_examples, windows, process, seed=config.seed)
             stage = stage_of(config, material, runtime, process) if train_examples else None
-        if runtime.engine == "deepspeed" and process.world_size == 1 and stage is not None:
+        if runtime.engine != "torch" and process.world_size == 1 and stage is not None:
             held.enter_context(process_group(process))
 
         # The run's folder.

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from train_step.workload import Workload
-
 from bert_lamb.data.batches import MicroBatch
 from bert_lamb.model.flops import pretraining_flops
+from train_step.workload import Workload
 
 
 def flops_of_ours(workload: Workload, micro_batches: Sequence[MicroBatch]) -> int:

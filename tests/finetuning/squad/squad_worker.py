@@ -1,4 +1,4 @@
-"""One of two ranks that fine-tunes every case of a file, one after the other; zero1 is killed once and resumed.
+"""One of two ranks that fine-tunes every case of a file, one after the other; some are killed once and resumed.
 
 What the host reads back in the case lamb1 is counted, into reads.json beside the file.
 
@@ -19,6 +19,8 @@ from bert_lamb.finetuning.squad.command import squad
 from bert_lamb.train.recorder import Recorder
 from tests.train.host_reads import HostReads
 
+KILLED = ("zero1", "fsdp")
+
 
 class Killed(BaseException):
     pass
@@ -29,10 +31,10 @@ def main(file: Path) -> None:
     process = this_process(device="cpu", num_threads=1)
     join_process_group(process)
     for name, words in json.loads(file.read_text()).items():
-        if name == "zero1":
+        if name in KILLED:
             kill_after_a_checkpoint([*words, "checkpoint.interval_steps=2"])
             if process.is_main:
-                shutil.copytree(file.parent / name, file.parent / "left")
+                shutil.copytree(file.parent / name, file.parent / f"left-{name}")
             torch.distributed.barrier()
             words = [*words, "checkpoint.interval_steps=2", "if_exists=resume"]
         if name == "lamb1":

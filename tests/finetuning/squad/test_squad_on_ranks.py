@@ -1,4 +1,4 @@
-"""Fine-tuning on ranks, and killed: 1 rank = 2 ranks = ZeRO 1 to 3, and resumed = uninterrupted.
+"""Fine-tuning on ranks, and killed: 1 rank = 2 ranks = ZeRO 1 to 3 = FSDP2, and resumed = uninterrupted.
 
 Truths: the plain engine on one process, to 1e-6 in fp32 (AdamW with eps 1e-4, so that a gradient that nearly cancels is
 no whole step); the run itself, bit for bit.
@@ -71,6 +71,7 @@ CASES = {
     "zero1": ["runtime.zero_stage=1"],
     "zero2": ["runtime.zero_stage=2"],
     "zero3": ["runtime.zero_stage=3"],
+    "fsdp": ["runtime.engine=fsdp"],
     "bf16": ["runtime.zero_stage=1", "runtime.precision=bf16"],
     "lamb1": ["runtime.zero_stage=1", "optimizer=lamb", "peak_lr=2e-2"],
     "lamb2": ["runtime.zero_stage=2", "optimizer=lamb", "peak_lr=2e-2"],
@@ -123,12 +124,13 @@ def test_what_the_host_waits_for_under_zero_1(on_ranks):
     }
 
 
-def test_killed_on_ranks_and_resumed_in_one_process(on_ranks):
-    """The worker killed the first run of zero1 after a checkpoint; here the plain engine finishes a copy of it."""
-    lines = [json.loads(line) for line in (on_ranks / "zero1" / "metrics.jsonl").read_text().splitlines()]
+@pytest.mark.parametrize("name", ["zero1", "fsdp"])
+def test_killed_on_ranks_and_resumed_in_one_process(on_ranks, name):
+    """The worker killed the first run of these after a checkpoint; here the plain engine finishes a copy of it."""
+    lines = [json.loads(line) for line in (on_ranks / name / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "resume"] == [2]
     expected = weights_of(on_ranks / "adamw")
-    found = run_here(on_ranks, "left", "if_exists=resume")
+    found = run_here(on_ranks, f"left-{name}", "if_exists=resume")
     for key, weight in expected.items():
         if not key.endswith(WITHOUT_GRADIENT):
             torch.testing.assert_close(found[key], weight, rtol=0, atol=1e-6)
