@@ -17,12 +17,16 @@ class Tiling:
 
     block: elements that a program holds in registers at a time. num_warps: the warps that hold them, 32 threads each.
     chunks: elements that a program works on in all, the most first: the first of which there are MANY for each
-    multiprocessor is taken, else the last.
+    multiprocessor is taken, else the last. Multiples of the block. Raises ValueError where they are not.
     """
 
     block: int = 1_024
     num_warps: int = 8
     chunks: tuple[int, ...] = (16_384, 4_096)
+
+    def __post_init__(self) -> None:
+        if not self.chunks or any(chunk < 1 or chunk % self.block or chunk % ALIGNMENT for chunk in self.chunks):
+            raise ValueError(f"chunks={self.chunks}: expected multiples of block={self.block} and of {ALIGNMENT}")
 
     def chunk_for(self, num_elements: int, num_multiprocessors: int) -> int:
         """Elements of a chunk for a launch over `num_elements`."""
