@@ -105,7 +105,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
 }
 LAZY = {"deepspeed", "triton", "wandb", "datasets", "datasketch"}  # imported inside functions only
 LAZY_IN_ROOM = {"data_prep/card": {"matplotlib", "jinja2"}}  # workers of the pool may import it, and write no card
-KERNELS = "fused_kernels.py"  # Triton reads kernels at the top of a file; the file is imported inside a function
+KERNELS = "_kernels.py"  # Triton reads kernels at the top of a file; the file is imported inside a function
 
 
 def rules_of(file: str) -> list[str]:

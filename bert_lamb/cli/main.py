@@ -12,11 +12,8 @@ from contextlib import nullcontext
 
 from bert_lamb import __version__
 from bert_lamb.cli import faults
-from bert_lamb.cli.compose import compose
 from bert_lamb.cli.faults import EXIT_USER_ERROR, ON_RANKS
-from bert_lamb.cli.run import run
 from bert_lamb.cli.streams import patient_streams
-from bert_lamb.cli.under_hydra import complete, run_under_hydra
 from bert_lamb.errors import UserError
 from bert_lamb.train.stop import stop_on_signals
 
@@ -86,12 +83,16 @@ def _main(arguments: list[str]) -> int:
     try:
         _check_working_folder()
         if command in ("-sc", "--shell-completion"):
+            from bert_lamb.cli.under_hydra import complete
+
             return complete(command, overrides, commands=SUMMARIES)
         if command not in SUMMARIES:
             raise UserError(
                 found=f"command {command!r}", expected=f"one of {', '.join(SUMMARIES)}", fix="see bert-lamb --help"
             ).reported_by("machine")
         if any(word.startswith(MARKS_OF_HYDRA) for word in overrides):
+            from bert_lamb.cli.under_hydra import run_under_hydra
+
             return run_under_hydra(command, overrides)
         return _compose_and_run(command, overrides)
     except KeyboardInterrupt:
@@ -102,6 +103,9 @@ def _main(arguments: list[str]) -> int:
 
 
 def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
+    from bert_lamb.cli.compose import compose
+    from bert_lamb.cli.run import run
+
     try:
         config = compose(command, overrides)
     except UserError as error:

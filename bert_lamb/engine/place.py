@@ -5,7 +5,6 @@ only so much is read that a process started beside others never takes itself for
 """
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,7 +73,11 @@ def rank_label() -> str:
         place = place_in(os.environ)
     except UserError:
         return ""
-    return f"rank {place.rank} of {place.world_size} on {socket.gethostname()}: " if place.world_size > 1 else ""
+    if place.world_size == 1:
+        return ""
+    import socket
+
+    return f"rank {place.rank} of {place.world_size} on {socket.gethostname()}: "
 
 
 class WithoutRanksError(UserError):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from bert_lamb.optim import foreach, reference
-from bert_lamb.optim.passes import Gate, Work
+from bert_lamb.optim.passes import Gate, NormRecord, Work
+from bert_lamb.optim.trust_ratio import TrustRatio
 
 
 class Math(Protocol):
@@ -30,38 +31,49 @@ class EagerPasses:
     """
 
     def __init__(
-        self, work: Work, math: Math, directions: Callable[[list[Tensor], list[int]], list[Tensor]], *, norm: str
+        self,
+        work: Work,
+        math: Math,
+        directions: Callable[[list[Tensor], list[int]], list[Tensor]],
+        trust_ratio: TrustRatio,
     ) -> None:
-        self.work, self.math, self.directions, self.norm = work, math, directions, norm
+        self.work, self.math, self.directions, self.trust_ratio = work, math, directions, trust_ratio
         self.device = work.params[0].device
 
     def grad_squares(self) -> Tensor:
         return self._partial_norms(self.work.grads, "l2")
 
-    def advance(self, gate: Gate) -> Tensor | None:
+    def advance(self, gate: Gate) -> None:
         work = self.work
+        self.partial = self._nothing()
+        self.step_sizes = self.partial[0] + work.group["lr"]
         self.is_skipped = gate.is_skipped is not None and bool(gate.is_skipped)
         if self.is_skipped:
-            return self._nothing() if work.group["adapt"] else None
+            return
         for state in work.states:
             state["step"] += 1
         grads = [gradient.to(w.dtype) for gradient, w in zip(work.grads, work.params, strict=True)]
         if gate.multiplier is not None:
             grads = list(torch._foreach_mul(grads, gate.multiplier.to(self.device, grads[0].dtype)))
         self.updates = self.directions(grads, [int(state["step"]) for state in work.states])
-        if not work.group["adapt"]:
-            return None
-        return torch.stack([self._partial_norms(tensors, self.norm) for tensors in (work.params, self.updates)])
+        if work.group["adapt"]:
+            norm = self.trust_ratio.norm
+            self.partial = torch.stack([self._partial_norms(tensors, norm) for tensors in (work.params, self.updates)])
 
-    def apply(self, step_sizes: Tensor | None) -> None:
+    def adapt(self) -> NormRecord:
+        layout = self.work.layout
+        whole = layout.reduce(self.partial, self.trust_ratio.reduce_operation)
+        param_norm, update_norm, ratio = self.trust_ratio(whole)
+        self.step_sizes = ratio * self.work.group["lr"]
+        return NormRecord(layout.names, param_norm, update_norm, ratio)
+
+    def apply(self) -> None:
         if self.is_skipped:
             return
         work = self.work
-        if step_sizes is None:
-            step_sizes = self._nothing()[0] + work.group["lr"]
         pieces = work.layout.pieces(work.params)
         if pieces:
-            self.math.apply(pieces, work.layout.pieces(self.updates), work.layout.by_piece(step_sizes))
+            self.math.apply(pieces, work.layout.pieces(self.updates), work.layout.by_piece(self.step_sizes))
         if work.copies:
             torch._foreach_copy_(work.copies, work.params)
 

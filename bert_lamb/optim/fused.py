@@ -1,6 +1,6 @@
 """LAMB and LARS in Triton: as many launches for 400 tensors as for one, and no wait for the device.
 
-Per step and group: count the steps, pass 1, gather the norms, pass 3; with clipping or skipping one more pass over the
+Per step and group: count the steps, pass 1, the trust ratios, pass 3; with clipping or skipping one more pass over the
 gradients. Pass 3 computes the direction again from the moments instead of reading what pass 1 stored; README.md has
 both counts of bytes. lr may be a tensor; steps, clip, loss scale and the skip flag live on the device, so that a step
 can be captured in a CUDA graph: take one step before, and keep lr in a tensor if it is to change.
@@ -15,23 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bert_lamb.optim.passes import Gate, Work
-from bert_lamb.optim.segments import PADDING, Layout
+from bert_lamb.optim.fused_tables import AddressTable, ChunkTable, Tiling, num_multiprocessors
+from bert_lamb.optim.passes import Gate, NormRecord, Work
+from bert_lamb.optim.segments import Layout
+from bert_lamb.optim.trust_ratio import TrustRatio
 
-CHUNK = 16_384  # elements a program works on
-BLOCK = 1_024  # elements it has in registers
-ALIGNMENT = 16  # elements: where chunks begin
+NORMS_AT_A_TIME = 256  # partial norms that a program of pass 2 has in registers
 GRADIENT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @cache
-def _triton() -> tuple[Any, Any]:
-    """(triton.language, the kernels)."""
+def _triton() -> tuple[Any, Any, Any]:
+    """(triton.language, the kernels of passes 1 and 3, those of pass 2)."""
     import triton.language
 
-    from bert_lamb.optim import fused_kernels
+    from bert_lamb.optim import fused_kernels, fused_norm_kernels
 
-    return triton.language, fused_kernels
+    return triton.language, fused_kernels, fused_norm_kernels
 
 
 @cache
@@ -59,7 +59,7 @@ def why_no_launch(device: torch.device) -> str | None:
     reason = _why_no_triton(device.type)
     if reason is not None:
         return reason
-    _, kernels = _triton()
+    _, kernels, _ = _triton()
     step = torch.zeros(1, device=device)
     addresses = torch.zeros(6, 1, dtype=torch.int64, device=device)
     addresses[-1] = step.data_ptr()
@@ -103,67 +103,6 @@ def _is_dense(tensor: Tensor) -> bool:
     return last + 1 == tensor.numel()
 
 
-class ChunkTable:
-    """Where each program works, for tensors of a layout on one device; see `fused_kernels`."""
-
-    def __init__(self, layout: Layout, device: torch.device) -> None:
-        rows: list[tuple[int, int, int, int, int]] = []
-        ranges = [(0, 0)] * len(layout.names)
-        first_slot = 0
-        for tensor, cut in enumerate(layout.cuts):
-            start = 0
-            for slot, size in zip(cut.slots, cut.sizes, strict=True):
-                end = start + size
-                if slot != PADDING and size:
-                    first_chunk = len(rows)
-                    for first in range(start - start % ALIGNMENT, end, CHUNK):
-                        low, high = max(start - first, 0), min(end - first, CHUNK)
-                        rows.append((tensor, first, low, high, first_slot + slot))
-                    ranges[first_slot + slot] = (first_chunk, len(rows) - first_chunk)
-                start = end
-            first_slot += len(cut.names)
-        self.num_chunks, self.num_slots = len(rows), len(layout.names)
-        self.chunks = _to_device(torch.tensor(rows, dtype=torch.int64).reshape(-1, 5).T.contiguous(), device)
-        self.ranges = _to_device(torch.tensor(ranges, dtype=torch.int64).reshape(-1, 2).T.contiguous(), device)
-
-
-def _to_device(table: Tensor, device: torch.device) -> Tensor:
-    return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
-
-
-class AddressTable:
-    """The tensors' addresses on the device; sent anew when one has moved, as gradients do.
-
-    A captured graph goes on reading what it was captured with, so that is kept for good. If it includes the sending, it
-    reads the host's memory too, at every replay, from memory set aside before: none may be pinned during a capture.
-    """
-
-    def __init__(self) -> None:
-        self._sent: list[list[int]] = []
-        self._table: Tensor | None = None
-        self._spare: Tensor | None = None
-        self._captured: list[Tensor] = []
-
-    def on(self, device: torch.device, addresses: list[list[int]]) -> Tensor:
-        """[6, num_tensors] int64 on the device. Raises RuntimeError when a capture finds no memory set aside."""
-        is_capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-        if self._table is None or addresses != self._sent:
-            host = torch.tensor(addresses, dtype=torch.int64)
-            if is_capturing:
-                if self._spare is None or self._spare.shape != host.shape:
-                    raise RuntimeError("take one optimizer step with these parameters before capturing a graph")
-                self._captured.append(self._spare.copy_(host))
-                self._table, self._spare = self._spare.to(device, non_blocking=True), None
-            else:
-                self._table = _to_device(host, device)
-                if device.type == "cuda" and self._spare is None:
-                    self._spare = torch.empty_like(host).pin_memory()
-            self._sent = addresses
-        if is_capturing:
-            self._captured.append(self._table)
-        return self._table
-
-
 @dataclass
 class Memory:
     """What is kept between the steps of the same tensors."""
@@ -176,12 +115,13 @@ class Memory:
 class FusedPasses:
     """What `LambPasses` and `LarsPasses` share. Raises RuntimeError where this implementation cannot do the step."""
 
-    def __init__(self, work: Work, memory: dict[Any, Memory], *, norm: str) -> None:
+    def __init__(self, work: Work, memory: dict[Any, Memory], trust_ratio: TrustRatio, tiling: Tiling) -> None:
         reason = complaint(work)
         if reason is not None:
             raise RuntimeError(f"implementation='fused' cannot do this step: {reason}; use 'foreach', or 'auto'")
-        self.language, self.kernels = _triton()
-        self.work, self.norm, self.device = work, norm, work.params[0].device
+        self.language, self.kernels, self.norm_kernels = _triton()
+        self.work, self.trust_ratio, self.tiling = work, trust_ratio, tiling
+        self.norm, self.device = trust_ratio.norm, work.params[0].device
         with on_device(self.device):
             self._prepare(memory)
 
@@ -189,7 +129,8 @@ class FusedPasses:
         work = self.work
         key = tuple(id(tensor) for tensor in work.keys)
         if key not in memory or memory[key].layout is not work.layout:
-            memory[key] = Memory(work.layout, ChunkTable(work.layout, self.device), AddressTable())
+            chunk = self.tiling.chunk_for(work.layout.num_elements, num_multiprocessors(self.device))
+            memory[key] = Memory(work.layout, ChunkTable(work.layout, self.device, chunk=chunk), AddressTable())
         self.table = memory[key].chunks
         for state in work.states:
             if state["step"].device != self.device or state["step"].dtype is not torch.float32:
@@ -217,14 +158,18 @@ class FusedPasses:
             # Apart: an engine may hand a view of its flat gradient, which begins anywhere (DeepSpeed's BF16_Optimizer).
             "IS_ALIGNED": _are_aligned(work.params, *moments, work.copies),
             "IS_GRAD_ALIGNED": _are_aligned(self.grads),
-            "CHUNK": CHUNK,
-            "BLOCK": BLOCK,
+            "CHUNK": self.table.chunk,
+            "BLOCK": self.tiling.block,
+            "num_warps": self.tiling.num_warps,
         }
         self.copy = {
             "COPY": self._dtype(work.copies[0].dtype if work.copies else torch.float32),
             "HAS_COPY": bool(work.copies),
         }
         self.is_adapted: bool = work.group["adapt"]
+        lr = work.group["lr"]
+        is_here = isinstance(lr, Tensor) and lr.device == self.device
+        self.lr = {"lr": 0.0, "lr_at": lr} if is_here else {"lr": float(lr), "lr_at": None}
 
     def _dtype(self, dtype: torch.dtype) -> Any:
         return getattr(self.language, str(dtype).removeprefix("torch."))
@@ -236,35 +181,49 @@ class FusedPasses:
                 self.kernels.gradient_squares[(self.table.num_chunks,)](partial=partial, **self.common)
             return self._gather(partial, norm="l2", is_skipped=None)[0]
 
-    def advance(self, gate: Gate) -> Tensor | None:
+    def advance(self, gate: Gate) -> None:
         self.is_skipped = None if gate.is_skipped is None else gate.is_skipped.to(self.device, torch.int32)
         self.multiplier = None if gate.multiplier is None else gate.multiplier.to(self.device)
-        step_sizes = partial = None
-        if self.is_adapted:
-            partial = self._empty(2, self.table.num_chunks)
-        else:
-            # The whole update in one pass. torch.full takes a number without a copy from the host.
-            lr = self.work.group["lr"]
-            step_sizes = torch.zeros(self.table.num_slots, device=self.device) + lr
+        self.partial = self._empty(2, self.table.num_chunks) if self.is_adapted else None
         with on_device(self.device):
             self._count_steps()
             if self.table.num_chunks:
-                self._advance(step_sizes, partial)
-            return None if partial is None else self._gather(partial, norm=self.norm, is_skipped=self.is_skipped)
+                self._advance(self.partial)
 
-    def apply(self, step_sizes: Tensor | None) -> None:
-        if step_sizes is not None and self.table.num_chunks:
+    def adapt(self) -> NormRecord:
+        assert self.partial is not None
+        layout, table = self.work.layout, self.table
+        partial, ranges = self.partial, table.ranges if layout.is_local else None
+        with on_device(self.device):
+            if not layout.is_local:
+                partial = self._gather(partial, norm=self.norm, is_skipped=self.is_skipped)
+                partial = layout.reduce(partial, self.trust_ratio.reduce_operation).contiguous()
+            norms = self._empty(3, table.num_slots)
+            self.step_sizes = torch.empty(table.num_slots, device=self.device)
+            phi, ratio = (
+                bounds or (None, None) for bounds in (self.trust_ratio.param_norm_bounds, self.trust_ratio.ratio_bounds)
+            )
+            self.norm_kernels.trust_ratios[(table.num_slots,)](
+                partial, table.num_chunks, ranges, table.num_slots, self.is_skipped,
+                norms=norms, step_sizes=self.step_sizes, NORM=self.norm,
+                LOWEST_PHI=phi[0], HIGHEST_PHI=phi[1], LOWEST_RATIO=ratio[0], HIGHEST_RATIO=ratio[1],
+                BLOCK=NORMS_AT_A_TIME, **self.lr,
+            )  # fmt: skip
+        return NormRecord(layout.names, *norms.unbind())
+
+    def apply(self) -> None:
+        if self.is_adapted and self.table.num_chunks:  # else pass 1 did it all
             with on_device(self.device):
-                self._apply(step_sizes.float())
+                self._apply(self.step_sizes)
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(*shape, dtype=torch.float64, device=self.device)
 
     def _gather(self, partial: Tensor, *, norm: str, is_skipped: Tensor | None) -> Tensor:
         out = self._empty(len(partial), self.table.num_slots)
-        self.kernels.gather_chunks[(self.table.num_slots, len(partial))](
+        self.norm_kernels.gather_chunks[(self.table.num_slots, len(partial))](
             partial, self.table.num_chunks, self.table.ranges, self.table.num_slots, is_skipped, out,
-            NORM=norm, BLOCK=256,
+            NORM=norm, BLOCK=NORMS_AT_A_TIME,
         )  # fmt: skip
         return out
 
@@ -289,7 +248,7 @@ class FusedPasses:
             BLOCK=block,
         )
 
-    def _advance(self, step_sizes: Tensor | None, partial: Tensor | None) -> None:
+    def _advance(self, partial: Tensor | None) -> None:
         raise NotImplementedError
 
     def _apply(self, step_sizes: Tensor) -> None:
@@ -315,7 +274,7 @@ def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
 class LambPasses(FusedPasses):
     """LAMB: m, v and norms in pass 1, the direction again in pass 3."""
 
-    def _advance(self, step_sizes: Tensor | None, partial: Tensor | None) -> None:
+    def _advance(self, partial: Tensor | None) -> None:
         group = self.work.group
         beta1, beta2 = group["betas"]
         self.rule = {
@@ -327,7 +286,6 @@ class LambPasses(FusedPasses):
             "IS_NESTEROV": group["nesterov"] != "none",
         }
         self.kernels.lamb_advance[(self.table.num_chunks,)](
-            step_sizes=step_sizes,
             partial=partial,
             beta1=beta1,
             rest1=1 - beta1,
@@ -335,6 +293,7 @@ class LambPasses(FusedPasses):
             rest2=1 - beta2,
             IS_ADAPTED=self.is_adapted,
             NORM=self.norm,
+            **self.lr,
             **self.common,
             **self.copy,
             **self.rule,
@@ -349,8 +308,8 @@ class LambPasses(FusedPasses):
 class LarsPasses(FusedPasses):
     """LARS: m and norms in pass 1; m is the direction."""
 
-    def _advance(self, step_sizes: Tensor | None, partial: Tensor | None) -> None:
-        self._launch(step_sizes, partial, advances=True, applies=not self.is_adapted)
+    def _advance(self, partial: Tensor | None) -> None:
+        self._launch(None, partial, advances=True, applies=not self.is_adapted)
 
     def _apply(self, step_sizes: Tensor) -> None:
         self._launch(step_sizes, None, advances=False, applies=True)
@@ -368,6 +327,7 @@ class LarsPasses(FusedPasses):
             ADVANCES=advances,
             APPLIES=applies,
             NORM=self.norm,
+            **self.lr,
             **self.common,
             **self.copy,
         )

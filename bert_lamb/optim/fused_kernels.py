@@ -1,4 +1,4 @@
-"""The Triton kernels of `fused`. Importing this file imports triton; only `fused` does, and only when it is used.
+"""The Triton kernels of passes 1 and 3 of `fused`. Importing this file imports triton; only `fused` does, when used.
 
 One program works on one chunk: at most CHUNK consecutive elements of one parameter in one tensor. What it needs stands
 in two tables of int64, so that one launch covers any number of tensors:
@@ -13,6 +13,8 @@ atomics, so that norms are the same in every run. Letters are those of `referenc
 
 import triton
 import triton.language as tl
+
+from bert_lamb.optim.fused_norm_kernels import accumulate, finish
 
 # Rows of the tables.
 TENSOR, FIRST, LOW, HIGH, SLOT = (tl.constexpr(row) for row in range(5))
@@ -55,28 +57,6 @@ def _store(pointer, offsets, value, mask, IS_MASKED: tl.constexpr):
         tl.store(pointer + offsets, value.to(pointer.dtype.element_ty), mask=mask)
     else:
         tl.store(pointer + offsets, value.to(pointer.dtype.element_ty))
-
-
-@triton.jit
-def _accumulate(total, x, mask, IS_MASKED: tl.constexpr, NORM: tl.constexpr):
-    """Elementwise: total + x^2, total + |x| or max(total, |x|)."""
-    wide = x.to(tl.float64)
-    if IS_MASKED:
-        wide = tl.where(mask, wide, 0.0)
-    if NORM == "l2":
-        return total + wide * wide
-    elif NORM == "l1":
-        return total + tl.abs(wide)
-    else:
-        return tl.maximum(total, tl.abs(wide))
-
-
-@triton.jit
-def _finish(total, NORM: tl.constexpr):
-    if NORM == "linf":
-        return tl.max(total, axis=0)
-    else:
-        return tl.sum(total, axis=0)
 
 
 @triton.jit
@@ -192,8 +172,8 @@ def _lamb_advance_chunk(
         _store(v_at, offsets, v, mask, IS_MASKED)
         u = _lamb_direction(w, g, m, v, a1, b1, a2, b2, eps, weight_decay, IS_NESTEROV)
         if IS_ADAPTED:
-            w_norm = _accumulate(w_norm, w, mask, IS_MASKED, NORM)
-            u_norm = _accumulate(u_norm, u, mask, IS_MASKED, NORM)
+            w_norm = accumulate(w_norm, w, mask, IS_MASKED, NORM)
+            u_norm = accumulate(u_norm, u, mask, IS_MASKED, NORM)
         else:
             w = w - step_size * u
             _store(w_at, offsets, w, mask, IS_MASKED)
@@ -211,7 +191,8 @@ def lamb_advance(
     coefficients,
     multiplier,  # [] float32 on the gradients, or None
     is_skipped,  # [] int32, or None
-    step_sizes,  # [num_slots] float32 where not IS_ADAPTED
+    lr,
+    lr_at,  # [] the learning rate where it is a tensor, or None
     partial,  # [2, num_chunks] float64 out where IS_ADAPTED
     beta1,
     rest1,
@@ -234,7 +215,7 @@ def lamb_advance(
     if is_skipped is not None:
         if tl.load(is_skipped) != 0:
             return
-    tensor, first, low, high, slot = _place(chunks, num_chunks)
+    tensor, first, low, high, _slot = _place(chunks, num_chunks)
     w_at = _at(addresses, num_tensors, W, tensor, first, tl.float32, IS_ALIGNED)
     g_at = _at(addresses, num_tensors, G, tensor, first, GRAD, IS_GRAD_ALIGNED)
     m_at = _at(addresses, num_tensors, M, tensor, first, tl.float32, IS_ALIGNED)
@@ -244,25 +225,24 @@ def lamb_advance(
     gradient_scale = 1.0
     if multiplier is not None:
         gradient_scale = tl.load(multiplier)
-    step_size = 0.0
-    if not IS_ADAPTED:
-        step_size = tl.load(step_sizes + slot)
+    if lr_at is not None:
+        lr = tl.load(lr_at).to(tl.float32)
     if (low == 0) & (high == CHUNK):
         w_norm, u_norm = _lamb_advance_chunk(
-            w_at, g_at, m_at, v_at, copy_at, low, high, gradient_scale, step_size, a1, b1, a2, b2,
+            w_at, g_at, m_at, v_at, copy_at, low, high, gradient_scale, lr, a1, b1, a2, b2,
             beta1, rest1, beta2, rest2, eps, weight_decay,
             IS_ADAPTED, NORM, IS_NESTEROV, HAS_COPY, False, CHUNK, BLOCK,
         )  # fmt: skip
     else:
         w_norm, u_norm = _lamb_advance_chunk(
-            w_at, g_at, m_at, v_at, copy_at, low, high, gradient_scale, step_size, a1, b1, a2, b2,
+            w_at, g_at, m_at, v_at, copy_at, low, high, gradient_scale, lr, a1, b1, a2, b2,
             beta1, rest1, beta2, rest2, eps, weight_decay,
             IS_ADAPTED, NORM, IS_NESTEROV, HAS_COPY, True, CHUNK, BLOCK,
         )  # fmt: skip
     if IS_ADAPTED:
         chunk = tl.program_id(0)
-        tl.store(partial + chunk, _finish(w_norm, NORM))
-        tl.store(partial + num_chunks + chunk, _finish(u_norm, NORM))
+        tl.store(partial + chunk, finish(w_norm, NORM))
+        tl.store(partial + num_chunks + chunk, finish(u_norm, NORM))
 
 
 @triton.jit
@@ -390,8 +370,8 @@ def _lars_chunk(
             g = _load(g_at, offsets, mask, IS_MASKED) * gradient_scale
             m = beta * m + rest * (g + weight_decay * w)
             _store(m_at, offsets, m, mask, IS_MASKED)
-            w_norm = _accumulate(w_norm, w, mask, IS_MASKED, NORM)
-            u_norm = _accumulate(u_norm, m, mask, IS_MASKED, NORM)
+            w_norm = accumulate(w_norm, w, mask, IS_MASKED, NORM)
+            u_norm = accumulate(u_norm, m, mask, IS_MASKED, NORM)
         if APPLIES:
             w = w - step_size * m
             _store(w_at, offsets, w, mask, IS_MASKED)
@@ -408,7 +388,9 @@ def lars_pass(
     num_tensors,
     multiplier,
     is_skipped,
-    step_sizes,  # [num_slots] float32 where APPLIES
+    lr,
+    lr_at,  # [] the learning rate where it is a tensor, or None
+    step_sizes,  # [num_slots] float32: lr times the trust ratio; None where the group is not adapted
     partial,  # [2, num_chunks] float64 out where not APPLIES
     beta,
     rest,
@@ -436,8 +418,10 @@ def lars_pass(
     gradient_scale = 1.0
     if multiplier is not None:
         gradient_scale = tl.load(multiplier)
-    step_size = 0.0
-    if APPLIES:
+    step_size = lr
+    if lr_at is not None:
+        step_size = tl.load(lr_at).to(tl.float32)
+    if step_sizes is not None:
         step_size = tl.load(step_sizes + slot)
     if (low == 0) & (high == CHUNK):
         w_norm, u_norm = _lars_chunk(
@@ -451,8 +435,8 @@ def lars_pass(
         )  # fmt: skip
     if not APPLIES:
         chunk = tl.program_id(0)
-        tl.store(partial + chunk, _finish(w_norm, NORM))
-        tl.store(partial + num_chunks + chunk, _finish(u_norm, NORM))
+        tl.store(partial + chunk, finish(w_norm, NORM))
+        tl.store(partial + num_chunks + chunk, finish(u_norm, NORM))
 
 
 @triton.jit
@@ -464,7 +448,7 @@ def _squares_of_chunk(g_at, low, high, IS_MASKED: tl.constexpr, CHUNK: tl.conste
     for begin in range(0, end, BLOCK):
         offsets = begin + tl.arange(0, BLOCK)
         mask = (offsets >= low) & (offsets < high)
-        total = _accumulate(total, _load(g_at, offsets, mask, IS_MASKED), mask, IS_MASKED, "l2")
+        total = accumulate(total, _load(g_at, offsets, mask, IS_MASKED), mask, IS_MASKED, "l2")
     return total
 
 
@@ -489,33 +473,3 @@ def gradient_squares(
     else:
         total = _squares_of_chunk(g_at, low, high, True, CHUNK, BLOCK)
     tl.store(partial + tl.program_id(0), tl.sum(total, axis=0))
-
-
-@triton.jit
-def gather_chunks(
-    partial,  # [rows, num_chunks] float64
-    num_chunks,
-    chunk_ranges,  # [2, num_slots] int64: first chunk and number of chunks of each parameter
-    num_slots,
-    is_skipped,
-    out,  # [rows, num_slots] float64
-    NORM: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Partial norms of chunks -> of parameters, always in the same order; 0 for a parameter without chunks."""
-    slot = tl.program_id(0)
-    row = tl.program_id(1)
-    first = tl.load(chunk_ranges + slot)
-    count = tl.load(chunk_ranges + num_slots + slot)
-    if is_skipped is not None:
-        if tl.load(is_skipped) != 0:
-            count = count * 0
-    total = tl.zeros([BLOCK], tl.float64)
-    for begin in range(0, count, BLOCK):
-        index = begin + tl.arange(0, BLOCK)
-        x = tl.load(partial + row * num_chunks + first + index, mask=index < count, other=0.0)
-        if NORM == "linf":
-            total = tl.maximum(total, x)
-        else:
-            total += x
-    tl.store(out + row * num_slots + slot, _finish(total, NORM))

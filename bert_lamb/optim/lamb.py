@@ -108,7 +108,7 @@ class Lamb(LayerwiseOptimizer):
                 nesterov=group["nesterov"],
             )
 
-        return EagerPasses(work, MATH[implementation], directions, norm=self.trust_ratio.norm)
+        return EagerPasses(work, MATH[implementation], directions, self.trust_ratio)
 
     def _fused_passes(self, work: Work) -> Passes:
-        return fused.LambPasses(work, self.fused_memory, norm=self.trust_ratio.norm)
+        return fused.LambPasses(work, self.fused_memory, self.trust_ratio, self.tiling)

@@ -66,7 +66,7 @@ class Lars(LayerwiseOptimizer):
                 work.params, grads, work.moments["exp_avg"], beta=group["beta"], weight_decay=group["weight_decay"]
             )
 
-        return EagerPasses(work, MATH[implementation], directions, norm=self.trust_ratio.norm)
+        return EagerPasses(work, MATH[implementation], directions, self.trust_ratio)
 
     def _fused_passes(self, work: Work) -> Passes:
-        return fused.LarsPasses(work, self.fused_memory, norm=self.trust_ratio.norm)
+        return fused.LarsPasses(work, self.fused_memory, self.trust_ratio, self.tiling)

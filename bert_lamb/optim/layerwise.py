@@ -5,7 +5,7 @@
     2  partial norms of w and u per parameter, made global            (the port: segments.py)
     3  w -= lr ratio u, elementwise, the ratio looked up per segment
 
-Passes 1 and 3 are an implementation's (`eager.py`: reference and foreach; `fused.py`: Triton). The order of events is
+The passes are an implementation's (`eager.py`: reference and foreach; `fused.py`: Triton). The order of events is
 here, and no implementation reads a number back from the device to decide it, but where `eager.py` says so.
 """
 
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from bert_lamb.optim import dtensor, fused
 from bert_lamb.optim.bindings import Bindings
+from bert_lamb.optim.fused_tables import Tiling
 from bert_lamb.optim.gate import Gatekeeper
 from bert_lamb.optim.passes import IMPLEMENTATIONS, LOW_PRECISION, Implementation, NormRecord, Passes, Work
 from bert_lamb.optim.segments import Segments, keep_local
@@ -33,6 +34,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
     """
 
     MOMENTS: ClassVar[tuple[str, ...]]
+    tiling = Tiling()  # of the fused kernels; another one before the first step, to measure it
     _step_supports_amp_scaling = (
         True  # torch.amp.GradScaler hands over found_inf and its scale; nothing is unscaled twice
     )
@@ -180,14 +182,10 @@ class LayerwiseOptimizer(Optimizer, ABC):
             skip_nonfinite=self.skip_nonfinite,
         )
         for work, passes in todo:
-            partial = passes.advance(gate)
-            if partial is None:
-                passes.apply(None)
-                continue
-            whole = work.layout.reduce(partial, self.trust_ratio.reduce_operation)
-            param_norm, update_norm, ratio = self.trust_ratio(whole)
-            self._records[id(work.keys[0])] = NormRecord(work.layout.names, param_norm, update_norm, ratio)
-            passes.apply(ratio * work.group["lr"])
+            passes.advance(gate)
+            if work.group["adapt"]:
+                self._records[id(work.keys[0])] = passes.adapt()
+            passes.apply()
         return loss
 
     def _works(self, group: dict[str, Any]) -> list[Work]:

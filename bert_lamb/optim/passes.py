@@ -1,6 +1,6 @@
 """What an implementation of LAMB and LARS is given and gives: the port between the step and its kernels.
 
-Passes 1 and 3 of a step are an implementation's (`eager.py`: reference and foreach; `fused.py`: Triton).
+The passes of a step are an implementation's (`eager.py`: reference and foreach; `fused.py`: Triton).
 """
 
 from dataclasses import dataclass
@@ -62,11 +62,11 @@ class Passes(Protocol):
     def grad_squares(self) -> Tensor:
         """Local sums of squares of the gradients as they are, [len(layout.names)] float64."""
 
-    def advance(self, gate: Gate) -> Tensor | None:
-        """Pass 1: moments in place; partial norms of w and u, [2, len(layout.names)] float64.
+    def advance(self, gate: Gate) -> None:
+        """Pass 1: moments in place, and where the group is adapted partial norms of w and u."""
 
-        None for a group that is not adapted.
-        """
+    def adapt(self) -> NormRecord:
+        """Pass 2, for a group that is adapted: the norms made global, and a step size for each parameter."""
 
-    def apply(self, step_sizes: Tensor | None) -> None:
-        """Pass 3: w -= step_size u with step_sizes [len(layout.names)] float64; None: lr of the group for all."""
+    def apply(self) -> None:
+        """Pass 3: w -= step_size u; the step size is lr where the group is not adapted."""

@@ -81,6 +81,18 @@ class Layout:
         object.__setattr__(self, "slots", tuple(slots))
         object.__setattr__(self, "_runs", tuple(runs))
 
+    @property
+    def is_local(self) -> bool:
+        """Whether these tensors hold all their parameters whole: nothing is added over ranks."""
+        return all(reduce is keep_local for _, reduce in self._runs)
+
+    @property
+    def num_elements(self) -> int:
+        """Of all parameters, without padding."""
+        return sum(
+            size for cut in self.cuts for slot, size in zip(cut.slots, cut.sizes, strict=True) if slot != PADDING
+        )
+
     def pieces(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Views of every segment that is not padding; tensors are laid out like the cuts."""
         return [

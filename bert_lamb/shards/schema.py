@@ -113,9 +113,25 @@ def from_record_batch(batch: pa.RecordBatch) -> Columns:
     """Views of a shard's record batch; only the bit-packed sentence_label is copied."""
     input_ids = batch.column("input_ids")
     return Columns(
-        input_ids=input_ids.values.to_numpy(zero_copy_only=True),
-        offsets=input_ids.offsets.to_numpy(zero_copy_only=True),
-        segment_a_lengths=batch.column("segment_a_length").to_numpy(zero_copy_only=True),
-        sentence_labels=batch.column("sentence_label").to_numpy(zero_copy_only=False),
-        documents=batch.column("document").to_numpy(zero_copy_only=True),
+        input_ids=_view(input_ids.values),
+        offsets=_view(input_ids.offsets),
+        segment_a_lengths=_view(batch.column("segment_a_length")),
+        sentence_labels=_bits(batch.column("sentence_label")),
+        documents=_view(batch.column("document")),
     )
+
+
+def _view(array: pa.Array) -> np.ndarray:
+    """The numbers of an array without nulls where they are. Arrow's own to_numpy imports pandas, if there is one."""
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    if len(array) == 0:
+        return np.empty(0, dtype)
+    return np.frombuffer(array.buffers()[1], dtype, count=len(array), offset=array.offset * dtype.itemsize)
+
+
+def _bits(array: pa.Array) -> np.ndarray:
+    """A copy of an array of booleans without nulls."""
+    if len(array) == 0:
+        return np.empty(0, np.bool_)
+    packed = np.frombuffer(array.buffers()[1], np.uint8)
+    return np.unpackbits(packed, count=array.offset + len(array), bitorder="little")[array.offset :].view(np.bool_)

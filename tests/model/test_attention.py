@@ -7,7 +7,9 @@ import torch
 
 from bert_lamb.model import attention as module
 from bert_lamb.model.attention import attention_by_sequence, dropped_attention, flash_attention
+from bert_lamb.model.bert import BertPretrainingModel
 from bert_lamb.model.dropout import Dropout, keep_mask
+from tests.model.test_unpadded import lay_out, make_config, make_rows
 
 BOUNDS = [0, 5, 6, 13]
 
@@ -105,6 +107,15 @@ def test_the_gpu_branch_runs_on_meta(dtype):
     assert (attended.shape, attended.dtype) == (query.shape, dtype)
     gradients = torch.autograd.grad(attended.sum(), (query, key, value))
     assert all(one.shape == query.shape and one.dtype is dtype for one in gradients)
+
+
+def test_a_whole_micro_step_runs_on_meta():
+    """Forward and backward in bf16: on `meta` no number can be read, so on a GPU the host waits for none."""
+    model = BertPretrainingModel(make_config(dropout=0.1), seed=1).bfloat16().to("meta").train()
+    batch = [value.to("meta") if isinstance(value, torch.Tensor) else value for value in lay_out(make_rows([24, 7, 1]))]
+    sums = model(*batch)
+    (sums.mlm_loss + sums.nsp_loss).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.gpu

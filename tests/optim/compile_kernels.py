@@ -1,8 +1,8 @@
 """Compile launches of the kernels for GPUs that this machine need not have, and say what became of them.
 
-`python -m tests.optim.compile_kernels` reads a list of {kernel, signature, constants, capability} from stdin and writes
-for each {ptx, resources} to stdout, in JSON. A process of its own, since Triton decides when it is imported whether it
-compiles or interprets.
+`python -m tests.optim.compile_kernels` reads a list of {kernel, signature, constants, num_warps, capability} from stdin
+and writes for each {ptx, resources} to stdout, in JSON. A process of its own, since Triton decides when it is imported
+whether it compiles or interprets.
 """
 
 import json
@@ -17,21 +17,21 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bert_lamb.optim import fused_kernels
+from bert_lamb.optim import fused_kernels, fused_norm_kernels
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
-def compiled(kernel, signature, constants, capability):
+def compiled(kernel, signature, constants, num_warps, capability):
     for name, value in constants.items():
         if isinstance(value, dict):
             constants[name] = tl.dtype(value["dtype"])
     source = ASTSource(
-        fn=getattr(fused_kernels, kernel),
+        fn=getattr(fused_kernels, kernel, None) or getattr(fused_norm_kernels, kernel),
         signature={**signature, **dict.fromkeys(constants, "constexpr")},
         constexprs=constants,
     )
-    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(binary.asm["cubin"])
         cubin.flush()

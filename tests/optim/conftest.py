@@ -13,7 +13,17 @@ import torch
 
 from tests.optim.cases import HAS_TRITON
 
-KERNELS = ("count_steps", "lamb_advance", "lamb_apply", "lars_pass", "gradient_squares", "gather_chunks")
+KERNELS = {  # by the file that they are in
+    "fused_kernels": ("count_steps", "lamb_advance", "lamb_apply", "lars_pass", "gradient_squares"),
+    "fused_norm_kernels": ("gather_chunks", "trust_ratios"),
+}
+
+
+def kernel_files():
+    """(module, name) of every kernel."""
+    for file, names in KERNELS.items():
+        module = importlib.import_module(f"bert_lamb.optim.{file}")
+        yield from ((module, name) for name in names)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,14 +79,14 @@ class RecordedKernel:
 @contextlib.contextmanager
 def recorded_launches():
     """The list that launches are added to while none of them runs."""
-    from bert_lamb.optim import fused, fused_kernels
+    from bert_lamb.optim import fused
 
     if torch.cuda.is_available():
         fused.why_no_launch(torch.device("cuda", torch.cuda.current_device()))  # the answer is kept: launched for real
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        for name in KERNELS:
-            patch.setattr(fused_kernels, name, RecordedKernel(getattr(fused_kernels, name), seen))
+        for module, name in kernel_files():
+            patch.setattr(module, name, RecordedKernel(getattr(module, name), seen))
         yield seen
 
 
@@ -90,10 +100,10 @@ def launches():
 def small_chunks(monkeypatch):
     """Chunks of 128 elements in blocks of 64, so that small tensors have whole chunks and rests."""
     pytest.importorskip("triton")
-    from bert_lamb.optim import fused
+    from bert_lamb.optim import LayerwiseOptimizer
+    from bert_lamb.optim.fused_tables import Tiling
 
-    monkeypatch.setattr(fused, "CHUNK", 128)
-    monkeypatch.setattr(fused, "BLOCK", 64)
+    monkeypatch.setattr(LayerwiseOptimizer, "tiling", Tiling(block=64, num_warps=1, chunks=(128,)))
 
 
 @pytest.fixture(scope="module")

@@ -40,10 +40,10 @@ from tests.optim.cases import (
     train,
     truth,
 )
-from tests.optim.conftest import KERNELS
+from tests.optim.conftest import kernel_files
 
 pytest.importorskip("triton", reason="triton is not installed")
-from bert_lamb.optim import fused, fused_kernels
+from bert_lamb.optim import fused, fused_kernels, fused_norm_kernels, fused_tables
 
 pytestmark = [
     pytest.mark.usefixtures("small_chunks"),
@@ -312,6 +312,41 @@ def test_partitions(implementation, optimizer_class, adapt):
         np.testing.assert_allclose(rows, np.array([norms[name] for name in names]).T, rtol=TOLERANCE)
 
 
+def twin(partial, operation):
+    """The reducer of two ranks that hold the same numbers."""
+    return 2 * partial if operation == "sum" else partial.clone()
+
+
+RATIO_VARIANTS = ("plain", "l1", "linf", "phi", "ratio_bounds")
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("variant", RATIO_VARIANTS)
+@BOTH
+def test_norms_that_are_made_global_between_the_kernels(implementation, variant, optimizer_class):
+    """Half of each parameter beside a rank that holds the like: whole parameters of both halves, one by one."""
+    options = (LAMB_VARIANTS if optimizer_class is Lamb else LARS_VARIANTS)[variant]
+    halves = make_tensors(torch.float32, shapes=[(140,), (3,), ()])
+    flat = torch.nn.Parameter(torch.cat([half.flatten() for half in halves]).to(device_of(implementation)))
+    lr = torch.tensor(LR, device=flat.device)
+    optimizer = optimizer_class([flat], lr=lr, weight_decay=DECAY, implementation=implementation, **options)
+    sizes = tuple(half.numel() for half in halves)
+    optimizer.bind([(flat, Segments(("a", "b", "c"), (0, 1, 2), sizes, twin))])
+    oracle = oracle_of(optimizer_class, **options)
+    expected = {index: np.tile(half.double().numpy().flatten(), 2) for index, half in enumerate(halves)}
+    for step in range(2):
+        grads = gradients(step, halves)
+        flat.grad = torch.cat([g.flatten() for g in grads]).to(flat.device)
+        optimizer.step()
+        arrays = {index: np.tile(g.double().numpy().flatten(), 2) for index, g in enumerate(grads)}
+        oracle.step(expected, arrays, lr=LR, weight_decay=lambda _: DECAY, is_adapted=lambda _: True)
+    found = flat.detach().split(sizes)
+    assert distance(found, [whole[: len(whole) // 2] for whole in expected.values()]) < TOLERANCE
+    (record,) = optimizer.last_norms
+    rows = torch.stack([record.param_norm, record.update_norm, record.trust_ratio]).cpu()
+    np.testing.assert_allclose(rows, np.array(list(oracle.norms.values())).T, rtol=TOLERANCE)
+
+
 # -- numbers -------------------------------------------------------------------------------------------------------
 
 
@@ -438,10 +473,10 @@ def test_whatever_memory_held_before(optimizer_class, monkeypatch):
 @pytest.mark.parametrize(
     ("optimizer_class", "options", "expected"),
     [
-        (Lamb, {}, "gradient_squares gather_chunks count_steps lamb_advance gather_chunks lamb_apply"),
-        (Lamb, {"skip_nonfinite": False}, "count_steps lamb_advance gather_chunks lamb_apply"),
+        (Lamb, {}, "gradient_squares gather_chunks count_steps lamb_advance trust_ratios lamb_apply"),
+        (Lamb, {"skip_nonfinite": False}, "count_steps lamb_advance trust_ratios lamb_apply"),
         (Lamb, {"skip_nonfinite": False, "adapt": False}, "count_steps lamb_advance"),
-        (Lars, {}, "gradient_squares gather_chunks count_steps lars_pass gather_chunks lars_pass"),
+        (Lars, {}, "gradient_squares gather_chunks count_steps lars_pass trust_ratios lars_pass"),
         (Lars, {"skip_nonfinite": False, "adapt": False}, "count_steps lars_pass"),
     ],
 )
@@ -453,6 +488,71 @@ def test_as_many_launches_for_400_tensors_as_for_one(launches, optimizer_class, 
         assert [kernel.__name__ for kernel, _, _ in launches] == expected.split()
         per_chunk = {grid for _, grid, arguments in launches if "CHUNK" in arguments}
         assert per_chunk == {(2 * num_tensors,)}
+
+
+class Operators(TorchDispatchMode):
+    """Keeps the names of what PyTorch is asked for, beside what its profiler is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function.namespace == "aten":
+            self.names.append(str(function.overloadpacket).removeprefix("aten."))
+        return function(*arguments, **(keywords or {}))
+
+
+@BOTH
+@pytest.mark.parametrize("lr", [LR, torch.tensor(LR)])
+def test_a_step_on_partitions_is_our_kernels_and_the_reducer(launches, optimizer_class, lr):
+    """Nothing is launched by PyTorch in between: on few elements each launch costs more than it moves."""
+    lr = lr.to(DEVICE) if isinstance(lr, torch.Tensor) else lr
+    params = parameters(make_tensors(torch.float32, shapes=[(40,), (5,)]), DEVICE)
+    groups = [{"params": params[:1]}, {"params": params[1:], "adapt": False}]
+    optimizer = optimizer_class(groups, lr=lr, implementation="fused")
+    reduced = []
+
+    def reducer(partial, operation):
+        reduced.append((len(launches), partial.shape, operation))
+        return partial
+
+    cuts = [Segments((str(index),), (0,), (p.numel(),), reducer) for index, p in enumerate(params)]
+    optimizer.bind(zip(params, cuts, strict=True))
+    train(optimizer, params, [0])
+    launches.clear(), reduced.clear()
+    with Operators() as seen:
+        optimizer.step()
+    pass_1, pass_3 = ("lamb_advance", "lamb_apply") if optimizer_class is Lamb else ("lars_pass", "lars_pass")
+    names = [kernel.__name__ for kernel, _, _ in launches]
+    assert names == f"count_steps {pass_1} gather_chunks trust_ratios {pass_3} count_steps {pass_1}".split()
+    assert reduced == [(3, (2, 1), "sum")]
+    assert set(seen.names) <= {"empty", "slice", "alias", "unbind"}  # memory, and views of it
+
+
+@pytest.mark.parametrize(("num_elements", "chunk"), [(8 * 256, 256), (8 * 256 - 1, 128), (1, 128)])
+def test_chunks_are_shorter_where_there_are_few(launches, monkeypatch, num_elements, chunk):
+    """Eight long ones for each multiprocessor, or short ones; elements are counted without padding."""
+    tiling = fused_tables.Tiling(block=64, num_warps=2, chunks=(256, 128))
+    monkeypatch.setattr(fused, "num_multiprocessors", lambda device: 1)
+    parameter = torch.nn.Parameter(torch.ones(num_elements + 5000, device=DEVICE))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = Lamb([parameter], lr=LR, implementation="fused")
+    optimizer.tiling = tiling
+    optimizer.bind([(parameter, Segments(("a",), (0, -1), (num_elements, 5000)))])
+    optimizer.step()
+    per_chunk = [(grid, arguments) for _, grid, arguments in launches if "CHUNK" in arguments]
+    assert len(per_chunk) == 3
+    for grid, arguments in per_chunk:
+        assert grid == (math.ceil(num_elements / chunk),)
+        assert (arguments["CHUNK"], arguments["BLOCK"], arguments["num_warps"]) == (chunk, 64, 2)
+
+
+def test_chunks_of_bert_large_on_an_h100():
+    """335.9 million elements on 1 to 128 ranks, 132 multiprocessors."""
+    tiling = fused_tables.Tiling()
+    chunks = [tiling.chunk_for(335_900_000 // num_ranks, 132) for num_ranks in (1, 8, 16, 32, 128)]
+    assert chunks == [16_384, 16_384, 16_384, 4_096, 4_096]
 
 
 @BOTH
@@ -536,9 +636,7 @@ def test_chunks_cover_every_element_of_a_parameter_once(cuts):
         names = tuple(map(str, range(sum(is_parameter))))
         layout.append(Segments(names, tuple(slots), tuple(size for size, _ in cut)))
     layout = Layout(tuple(layout))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "CHUNK", 64)
-        table = fused.ChunkTable(layout, torch.device("cpu"))
+    table = fused_tables.ChunkTable(layout, torch.device("cpu"), chunk=64)
     owners, first_slot = {}, 0
     for tensor, cut in enumerate(layout.cuts):
         position = 0
@@ -572,7 +670,7 @@ def test_many_chunks_of_a_parameter_are_gathered(norm):
     for is_skipped in (None, 0, 1):
         flag = None if is_skipped is None else torch.tensor(is_skipped, dtype=torch.int32, device=DEVICE)
         out = torch.full((2, 4), torch.nan, dtype=torch.float64, device=DEVICE)
-        kernel = fused_kernels.gather_chunks[(4, 2)]
+        kernel = fused_norm_kernels.gather_chunks[(4, 2)]
         kernel(torch.from_numpy(partial).to(DEVICE), 600, table, 4, flag, out, NORM=norm, BLOCK=256)
         wanted = np.zeros((2, 4)) if is_skipped else np.array(expected).T
         np.testing.assert_allclose(out.cpu(), wanted, rtol=1e-13)
@@ -625,8 +723,8 @@ def test_every_launch_is_on_the_tensors_device(launches, monkeypatch, optimizer_
 
     monkeypatch.setattr(fused, "on_device", enter)
     seen = OnDevice()
-    for name in KERNELS:
-        monkeypatch.setattr(getattr(fused_kernels, name), "seen", seen)
+    for module, name in kernel_files():
+        monkeypatch.setattr(getattr(module, name), "seen", seen)
     params = parameters(make_tensors(torch.bfloat16, shapes=[(40,), (5,)]), DEVICE)
     optimizer = optimizer_class(params, lr=LR, adapt=adapt, max_grad_norm=1.0, implementation="fused")
     train(optimizer, params, range(1))
@@ -652,9 +750,9 @@ def test_a_launch_that_cannot_be_made_is_one_line_that_says_what_triton_needs(mo
         def __getitem__(self, grid):
             raise error
 
-    language, kernels = fused._triton()
+    language, kernels, norm_kernels = fused._triton()
     broken = types.SimpleNamespace(**{**vars(kernels), "count_steps": Broken()})
-    monkeypatch.setattr(fused, "_triton", lambda: (language, broken))
+    monkeypatch.setattr(fused, "_triton", lambda: (language, broken, norm_kernels))
     reason = fused.why_no_launch.__wrapped__(torch.device(DEVICE))
     assert said in reason
     assert "Triton needs a C compiler (gcc) and Python's header files (python3-dev)" in reason
@@ -662,7 +760,7 @@ def test_a_launch_that_cannot_be_made_is_one_line_that_says_what_triton_needs(mo
 
 
 def test_addresses_are_sent_again_only_when_one_has_moved():
-    table = fused.AddressTable()
+    table = fused_tables.AddressTable()
     device = torch.device(DEVICE)
     addresses = [[16, 32], [48, 64]]
     first = table.on(device, addresses)

@@ -20,6 +20,8 @@ FIELDS = {
     "kind",
     "title",
     "form",
+    "tiling",
+    "chunks",
     "dtypes",
     "reason",
     "median_ms",
@@ -46,6 +48,7 @@ def result(tmp_path_factory):
     (folder / "shapes.json").write_text(json.dumps(SHAPES))
     command = [sys.executable, "scripts/bench/lamb_step", "--model", str(folder / "shapes.json")]
     settings = "--device cpu --params fp16 --grad-dtype bf16 --repeats 1 --warmup 0 --copy-mb 1 --num-all-reduces 3"
+    settings += " --tilings 64x2x128 16x1x16"
     done = subprocess.run(
         [*command, *settings.split(), "--out", str(folder / "out.json")],
         cwd=CHECKOUT,
@@ -61,7 +64,8 @@ def result(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(result):
-    return {(row["kind"], row["form"]): row for row in result["rows"]}
+    """Those of the optimizers as they are."""
+    return {(row["kind"], row["form"]): row for row in result["rows"] if row["tiling"] is None}
 
 
 def test_file_has_what_a_number_is_read_with(result):
@@ -104,11 +108,37 @@ def test_every_row_has_numbers_or_a_reason(result, rows):
             assert "\n" not in row["reason"]
             may_lack = {"deepspeed", "apex", "timm"} | ({kind} if "triton is not installed" in row["reason"] else set())
             assert kind in may_lack, f"{kind}, {form}: {row['reason']}"
-    table = result["stdout"].strip().splitlines()[-len(rows) - 1 :]
+    table = result["stdout"].strip().splitlines()[-len(result["rows"]) - 1 :]
     assert table[0].startswith("optimizer")
     for line, row in zip(table[1:], result["rows"], strict=True):
         assert line.startswith(row["title"])
         assert line.endswith(row["reason"] or ("-" if row["max_relative_difference"] is None else ""))
+
+
+def test_tilings_of_the_fused_kernels_are_rows_of_their_own(result, rows):
+    """Right in what they compute, each under its name, in both forms."""
+    swept = [row for row in result["rows"] if row["tiling"] is not None]
+    found = [(row["kind"], row["form"], row["tiling"]) for row in swept]
+    kinds, tilings = ("lamb-fused", "lars-fused"), ("64x2x128", "16x1x16")
+    assert sorted(found) == sorted((kind, form, tiling) for kind in kinds for form in FORMS for tiling in tilings)
+    for row in swept:
+        own = rows[row["kind"], row["form"]]
+        assert row["title"] == f"{own['title']} {row['tiling']}"
+        assert row["counted_bytes"] == own["counted_bytes"]
+        if own["reason"] is None:
+            assert row["max_relative_difference"] < 1e-5
+            assert own["chunks"] == [4_096, 4_096]
+            assert row["chunks"] == 2 * [int(row["tiling"].split("x")[-1])]
+
+
+def test_tilings_that_cannot_be_are_refused():
+    sys.path.insert(0, str(CHECKOUT / "scripts" / "bench"))
+    from lamb_step.main import parse
+
+    assert parse(["--tilings", "512x4x4096", "1024x8x16384"]).tilings == ["512x4x4096", "1024x8x16384"]
+    for tiling in ("512", "512x4", "500x4x1000", "512x3x1024", "512x4x700", "ax4x512", "0x4x512", "8x1x8", "16x1x0"):
+        with pytest.raises(SystemExit):
+            parse(["--tilings", tiling])
 
 
 BY_HAND = {

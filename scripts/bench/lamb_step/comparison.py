@@ -18,6 +18,7 @@ from lamb_step.kinds import KINDS, counted_bytes
 from lamb_step.peers import UnavailableError
 from lamb_step.rows import Row
 from lamb_step.tensors import DTYPES, Tensors, flatten, parameter_on
+from lamb_step.tilings import tiling_of
 from lamb_step.timing import synchronize
 
 TOLERANCE = 1e-3  # fp32 norms of millions of elements, as timm takes them, are off by 1e-4 on a CPU
@@ -86,9 +87,12 @@ def set_up(kinds: Iterable[str], forms: dict[str, Tensors], settings: argparse.N
             candidate = KINDS[kind]
             if form in candidate.forms:
                 dtypes = tensors.dtypes if candidate.is_ours else "w fp32, g fp32"
-                row = Row(kind, candidate.title, form, dtypes)
-                rows.append(row)
-                _try(row, tensors, None if candidate.formula is None else expected[candidate.formula], settings)
+                can_sweep = kind in ("lamb-fused", "lars-fused")
+                for tiling in (None, *settings.tilings) if can_sweep else (None,):
+                    title = candidate.title if tiling is None else f"{candidate.title} {tiling}"
+                    row = Row(kind, title, form, dtypes, tiling)
+                    rows.append(row)
+                    _try(row, tensors, None if candidate.formula is None else expected[candidate.formula], settings)
     return rows
 
 
@@ -103,10 +107,13 @@ def _try(row: Row, tensors: Tensors, expected: Expected | None, settings: argpar
         with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints how it compiles
             tensors.reset()
             optimizer = KINDS[row.kind].build(tensors, settings)
+            if row.tiling is not None:
+                optimizer.tiling = tiling_of(row.tiling)
             _set_lr(optimizer, LR_COMPARED)
             optimizer.step()
             synchronize(settings.device)
             _set_lr(optimizer, LR)
+            row.chunks = [memory.chunks.chunk for memory in getattr(optimizer, "fused_memory", {}).values()] or None
             if expected is not None:
                 has_copies = KINDS[row.kind].is_ours and bool(tensors.low)
                 row.max_relative_difference = difference(tensors, expected, has_copies=has_copies)

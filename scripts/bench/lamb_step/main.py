@@ -18,6 +18,7 @@ from lamb_step.launches import count_launches
 from lamb_step.report import report
 from lamb_step.result import result_of
 from lamb_step.tensors import DTYPES, Tensors
+from lamb_step.tilings import checked
 from lamb_step.timing import take_turns
 
 RESULTS = CHECKOUT / "scripts" / "bench" / "results"
@@ -56,6 +57,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--grad-dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--form", choices=("list", "flat", "both"), default="both", help="flat: one tensor a group")
     parser.add_argument("--implementations", nargs="+", choices=tuple(KINDS), default=list(KINDS), metavar="NAME")
+    parser.add_argument(
+        "--tilings",
+        nargs="+",
+        type=checked,
+        default=[],
+        metavar="BLOCKxWARPSxCHUNK",
+        help="of the fused kernels, a row for each beside their own",
+    )
     parser.add_argument("--skip-nonfinite", choices=("on", "off"), default="on", help="of ours in list form")
     parser.add_argument("--repeats", type=int, help="rounds; 20 on a GPU, 5 on a CPU")
     parser.add_argument("--warmup", type=int, help="rounds that do not count; 3 on a GPU, 1 on a CPU")

@@ -38,6 +38,8 @@ def _record(row: Row, rows: list[Row], num_parameters: int, copy: Copy) -> dict[
         "kind": row.kind,
         "title": row.title,
         "form": row.form,
+        "tiling": row.tiling,
+        "chunks": row.chunks,
         "dtypes": row.dtypes,
         "reason": row.reason,
         "median_ms": time_ms,
