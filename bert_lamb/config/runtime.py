@@ -45,7 +45,8 @@ class RuntimeConfig:
     offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
     # Sequences per rank and micro-step, by stage (a phase, or fine_tuning): at most.
     micro_batch_size: dict[str, int] = field(default_factory=dict)
-    micro_batch_tokens: int | None = None  # tokens per rank and micro-step, on average; replaces micro_batch_size
+    # Tokens per rank and micro-step: at most, on average over the stage's rows. Where both are given, both hold.
+    micro_batch_tokens: int | None = None
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
     verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
     loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
@@ -117,9 +118,10 @@ def check_micro_batches(runtime: RuntimeConfig, max_seq_lengths: dict[str, int])
         complaints.unless(
             runtime.micro_batch_tokens >= longest, "runtime.micro_batch_tokens", runtime.micro_batch_tokens, expected
         )
-    for name in stages if runtime.micro_batch_tokens is None else ():
-        found, expected = sizes.get(name, "nothing"), "sequences per rank and micro-step, above 0"
-        complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
+    for name in stages:
+        if name in sizes or runtime.micro_batch_tokens is None:
+            found, expected = sizes.get(name, "nothing"), "sequences per rank and micro-step, above 0"
+            complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
     for name in sorted(sizes.keys() - set(stages) - STAGES_OF_RUNTIMES):
         expected = f"a stage of this run: {', '.join(stages)}"
         complaints.unless(False, f"runtime.micro_batch_size.{name}", sizes[name], expected)

@@ -38,7 +38,7 @@ class RuntimeSettings:
     attention: Literal["auto", "varlen", "sdpa", "eager"] = "auto"
     compile: Literal[False, "layers", "model"] = False
     activation_checkpointing: bool = False
-    micro_batch_tokens: int | None = None  # instead of micro_batch_size
+    micro_batch_tokens: int | None = None  # tokens: at most, on average
     tf32: bool = False
     deepspeed_overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -58,10 +58,11 @@ class RuntimeSettings:
         }
 
     def max_micro_batch_size(self, stage: str, *, mean_length: float) -> int:
-        """Sequences per rank and micro-step of a stage, at most; as many as micro_batch_tokens hold on average."""
-        if self.micro_batch_tokens is None:
-            return self.micro_batch_size[stage]
-        return max(1, int(self.micro_batch_tokens / mean_length))
+        """Sequences per rank and micro-step of a stage, at most: as given, and as micro_batch_tokens hold on average."""
+        limits = [self.micro_batch_size[stage]] if stage in self.micro_batch_size else []
+        if self.micro_batch_tokens is not None:
+            limits.append(max(1, int(self.micro_batch_tokens / mean_length)))
+        return min(limits)
 
     def describe(self, process: Process) -> list[str]:
         """Lines for the start of a run."""

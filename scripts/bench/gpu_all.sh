@@ -3,7 +3,8 @@
 #   scripts/bench/gpu_all.sh [FOLDER]     default: gpu_results
 # FOLDER gets environment.txt, a log of each part, what the benchmarks write, and table.txt, which is printed last.
 # A part that fails or takes too long is said in the table, and the next one runs. Exit status: 0 all passed, 1 some did
-# not, 2 nothing was started. TOTAL_SECONDS=N (default 570) is the time for all of it, PYTHON the interpreter.
+# not, 2 nothing was started. TOTAL_SECONDS=N (default 570) is the time for all of it, PYTHON the interpreter, SHARDS a
+# folder with rows for train_step, which makes random ones without it.
 set -euo pipefail
 folder=${1:-gpu_results}
 python=${PYTHON:-python}
@@ -65,11 +66,7 @@ note() {
 
 run tests 200 "$python" -m pytest -m gpu -p no:cacheprovider
 run lamb_step 130 "$python" scripts/bench/lamb_step --out "$folder/lamb_step.json"
-if [ -e scripts/bench/train_step ] || [ -e scripts/bench/train_step.py ]; then
-    run train_step 220 "$python" -m scripts.bench.train_step --output "$folder/train_step.json" --preset gpu
-else
-    note train_step skipped 0 "no scripts/bench/train_step in this checkout"
-fi
+run train_step 220 "$python" scripts/bench/train_step --preset gpu --out "$folder/train_step.json" ${SHARDS:+--shards "$SHARDS"}
 
 {
     printf '%-20s %-14s %7s  %s\n' part outcome seconds "last line"

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kit.random_shards import make_shards
 from kit.results import write_result
 from kit.rounds import in_turns
 from kit.surroundings import surroundings
@@ -28,80 +29,13 @@ from kit.table import Column, number, table
 
 from bert_lamb.data.batches import MicroBatch, TrainingBatches, micro_batch
 from bert_lamb.data.masking import MaskingRule, continuations
-from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.shards import Instances, open_instances
-from bert_lamb.shards import manifest as contract
-from bert_lamb.shards.schema import Columns, offsets_of
-from bert_lamb.shards.writer import equal_shard_sizes, instance_set_of, write_manifest, write_shard
 
-VOCABULARY_SIZE, NUM_CONTINUATIONS = 30_522, 5_828  # of bert-base-uncased
-CONTINUATION_SHARE = 0.15  # of the ordinary tokens
 FULL_SHARE = 0.9  # of the rows; the others are of any length, as short_seq_prob 0.1 makes them
-CLS, SEP, FIRST_WORD = 2, 3, 5
 TOKENS_PER_SET = 8_000_000  # more than the caches hold: rows are read from all over the file
 MAX_PREDICTIONS = {128: 20, 512: 80}  # as in the recipes
 GLOBAL_BATCH_SIZE = 32_768
 TARGETS = {128: 50_000, 512: 12_000}  # instances a second and process
-
-
-def random_columns(num_instances: int, max_seq_length: int, random: np.random.Generator) -> Columns:
-    """Pairs of random words and continuations, laid end to end."""
-    is_full = random.random(num_instances) < FULL_SHARE
-    lengths = np.where(is_full, max_seq_length, random.integers(5, max_seq_length + 1, num_instances))
-    offsets = offsets_of(lengths)
-    ids = random.integers(FIRST_WORD, VOCABULARY_SIZE - NUM_CONTINUATIONS, offsets[-1])
-    is_continuation = random.random(len(ids)) < CONTINUATION_SHARE
-    ids[is_continuation] = random.integers(VOCABULARY_SIZE - NUM_CONTINUATIONS, VOCABULARY_SIZE, is_continuation.sum())
-    segment_a_lengths = random.integers(3, lengths - 1)
-    ids[offsets[:-1]] = CLS
-    ids[offsets[:-1] + segment_a_lengths - 1] = SEP
-    ids[offsets[1:] - 1] = SEP
-    return Columns(
-        input_ids=ids.astype(np.uint16),
-        offsets=offsets,
-        segment_a_lengths=segment_a_lengths.astype(np.uint16),
-        sentence_labels=random.random(num_instances) < 0.5,
-        documents=np.arange(num_instances, dtype=np.uint64),
-    )
-
-
-def make_shards(directory: Path, lengths: Sequence[int], tokens_per_set: int) -> None:
-    """A folder as `prepare` leaves it, with four shards of each length."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = [f"w{number}" for number in range(FIRST_WORD, VOCABULARY_SIZE - NUM_CONTINUATIONS)]
-    entries = [*special, *words, *(f"##{number}" for number in range(NUM_CONTINUATIONS))]
-    (directory / "vocab.txt").write_text("".join(f"{entry}\n" for entry in entries))
-    sets = []
-    for length in lengths:
-        num_instances = tokens_per_set // length
-        columns = random_columns(num_instances, length, np.random.default_rng(length))
-        sizes = equal_shard_sizes(num_instances, -(-num_instances // 4))
-        starts = np.cumsum([0, *sizes])
-        written = [
-            write_shard(
-                directory,
-                columns.slice(int(starts[number]), int(starts[number + 1])),
-                max_seq_length=length,
-                split="train",
-                number=number,
-                num_shards=len(sizes),
-                vocabulary_size=VOCABULARY_SIZE,
-            )
-            for number in range(len(sizes))
-        ]
-        sets.append(instance_set_of(written, length, "train"))
-    sha256 = file_sha256(directory / "vocab.txt")
-    manifest = contract.Manifest(
-        format=contract.FORMAT_NAME,
-        format_version=contract.FORMAT_VERSION,
-        vocabulary=contract.Vocabulary("vocab.txt", sha256, VOCABULARY_SIZE, True, 0, 1, CLS, SEP, 4),
-        sentence_task=contract.NEXT_SENTENCE,
-        preparation=contract.Preparation({}, {}),
-        sources=(),
-        documents=contract.DocumentCounts(0, 0, 0, {}),
-        instance_sets=tuple(sets),
-    )
-    write_manifest(directory, manifest)
 
 
 @dataclass
@@ -259,7 +193,7 @@ def main() -> None:
     rows: list[Row] = []
     parts = {}
     with tempfile.TemporaryDirectory(prefix="bert-lamb-bench-") as folder:
-        make_shards(Path(folder), settings.lengths, settings.tokens)
+        make_shards(Path(folder), dict.fromkeys(settings.lengths, FULL_SHARE), settings.tokens)
         for length in settings.lengths:
             instances = open_instances(Path(folder), max_seq_length=length, split="train")
             parts[length] = parts_of_a_batch(instances, settings)

@@ -7,7 +7,7 @@
 # machine with "--no_ssh --node_rank N --" and the same MASTER_PORT.
 # Every machine needs the same environment at the same path, and sees shards and run_dir on a shared file system. Of this
 # shell's variables only those named PYTHON*, NCCL*, UCX* and MLFLOW* reach the machines; others (GLOO_SOCKET_IFNAME,
-# OMP_NUM_THREADS, WANDB_*, HF_*) do from a file .deepspeed_env, here or in the home folder, with a line NAME=value each.
+# OMP_NUM_THREADS, PYTORCH_CUDA_ALLOC_CONF, WANDB_*, HF_*) do from a file .deepspeed_env, here or in the home folder, with a line NAME=value each.
 # COMMAND=squad fine-tunes instead, with the arguments of `bert-lamb squad` (and runtime=gpu).
 set -euo pipefail
 refuse() { # found expected fix

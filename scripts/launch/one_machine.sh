@@ -31,5 +31,7 @@ done
 # waits for 30 seconds.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-300}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # what torchrun would set, with a banner
+# Micro-batches differ in tokens; segments that grow keep a GPU's memory from fragmenting.
+export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 exec torchrun --signals-to-handle "$signals" --standalone --nproc-per-node "$NUM_GPUS" --no-python \
     bert-lamb "${COMMAND:-pretrain}" "$@"

@@ -15,6 +15,8 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A port of this job's own, below the range from which systems take ports for outgoing connections.
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+# Micro-batches differ in tokens; segments that grow keep a GPU's memory from fragmenting.
+export PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
 
 # Whether to come back is decided by who asked, never by the status: srun returns the highest of all tasks, and tasks that
 # it ends because one failed count as ended by SIGTERM, just like tasks that saved.

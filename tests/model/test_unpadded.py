@@ -113,7 +113,16 @@ def assert_equal(ours, theirs, rows, tolerance, has_sentence_task=True):
         assert error < tolerance, (name, error)
 
 
-@pytest.mark.parametrize("options", [{}, {"has_whole_weights": False}, {"attention": "sdpa"}, {"attention": "eager"}])
+WAYS = [
+    {},
+    {"has_whole_weights": False},
+    {"attention": "sdpa"},
+    {"attention": "eager"},
+    {"activation_checkpointing": True},
+]
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_equals_padded_transformers(lengths, options):
     """float64, where rounding leaves 1e-15: one token that sees a neighbour's shows at 1e-3."""
@@ -168,3 +177,43 @@ def test_chunks_of_logits_add_up(monkeypatch):
     ours, theirs = twins(torch.float64)
     monkeypatch.setattr("bert_lamb.model.masked_lm.ROWS_PER_CHUNK", 2)
     assert_equal(ours, theirs, make_rows(LENGTHS["mixed"]), 1e-12)
+
+
+def test_checkpointed_activations_see_the_same_dropout():
+    """With dropout, from one seed: the same losses and gradients to the last bit, layers being run twice."""
+    found = []
+    for is_checkpointed in (False, True):
+        execution = Execution(activation_checkpointing=is_checkpointed)
+        model = BertPretrainingModel(make_config(dropout=0.2), seed=1, execution=execution).train()
+        runs = []
+        for layer in model.bert.bert.encoder.layer:
+            layer.attention.output.dense.register_forward_hook(lambda *_, runs=runs: runs.append(1))
+        torch.manual_seed(8)
+        sums = model(*lay_out(make_rows(LENGTHS["mixed"])))
+        found.append((sums.mlm_loss, gradients(sums.mlm_loss + sums.nsp_loss, model), len(runs)))
+    (loss, expected, num_runs), (same_loss, same, num_runs_again) = found
+    assert (num_runs, num_runs_again) == (2, 4)
+    assert loss == same_loss
+    for name, gradient in expected.items():
+        assert torch.equal(gradient, same[name]), name
+
+
+@pytest.mark.parametrize("what", ["layers", "model"])
+def test_compiled_equals_eager_without_compiling_again(monkeypatch, what):
+    """Dynamo's graphs, run by PyTorch's own kernels: no new one for other lengths, the same losses and gradients.
+
+    What Inductor makes of the graphs is not tried here: its compiler takes minutes on a small machine.
+    """
+    torch._dynamo.reset()
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module, **options: compile(module, backend="aot_eager", **options)
+    )
+    ours, theirs = twins(torch.float32, compile=what)
+    num_graphs = []
+    for seed, lengths in enumerate(([24, 1, 7], [5, 9, 24, 3], [3, 8, 3], [24, 24, 24])):
+        assert_equal(ours, theirs, make_rows(lengths, seed), 1e-5)
+        num_graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    torch._dynamo.reset()
+    assert num_graphs[0] > 0
+    assert len(set(num_graphs[1:])) == 1

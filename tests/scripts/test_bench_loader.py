@@ -44,7 +44,7 @@ def test_a_rate_is_divided_by_its_workers():
 
 
 def test_the_shards_are_what_the_readme_says(tmp_path):
-    loader.make_shards(tmp_path, [128], 300_000)
+    loader.make_shards(tmp_path, {128: 0.9}, 300_000)
     instances = open_instances(tmp_path, max_seq_length=128, split="train")
     manifest = instances.manifest
     for shard in instances._shards:

@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from kit import CHECKOUT
+from kit.random_shards import make_shards
 from kit.results import write_result
 from kit.rounds import in_turns
 from kit.surroundings import surroundings
@@ -26,6 +28,8 @@ from train_step.peers import HuggingFaceTrainer, PlainLoop
 from train_step.report import report
 from train_step.workload import Workload, make_workload
 
+FULL_SHARES = {128: 0.8, 512: 0.5}  # of random rows: fill about 0.90 and 0.75, as the demo's
+TOKENS = 8_000_000  # of random rows of each length
 RESULTS = CHECKOUT / "scripts" / "bench" / "results"
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
@@ -67,7 +71,12 @@ def main() -> None:
     with ExitStack() as held:
         if any("ZeRO" in name for name in settings.candidates):
             held.enter_context(process_group(process))
-        for shards in settings.shards:
+        folders = settings.shards
+        if folders is None:
+            folders = [Path(held.enter_context(TemporaryDirectory())) / "random_rows"]
+            folders[0].mkdir()
+            make_shards(folders[0], {length: FULL_SHARES.get(length, 0.5) for length in settings.lengths}, TOKENS)
+        for shards in folders:
             for model in settings.models:
                 for length, micro_batch_size in zip(settings.lengths, settings.micro_batch_sizes, strict=True):
                     workload = make_workload(
@@ -153,7 +162,9 @@ def measure(workload: Workload, process: Process, settings: argparse.Namespace, 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The settings, with those filled in that the preset decides."""
     parser = argparse.ArgumentParser(description=train_step.__doc__.splitlines()[0])
-    parser.add_argument("--shards", nargs="+", type=Path, required=True, help="folders made by bert-lamb prepare")
+    parser.add_argument(
+        "--shards", nargs="+", type=Path, help="folders made by bert-lamb prepare; default: random rows"
+    )
     parser.add_argument("--preset", choices=tuple(PRESETS), help="default: gpu where there is one, else cpu")
     parser.add_argument("--models", nargs="+", help="small (hidden 256, 4 layers), or names of conf/model")
     parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512])
