@@ -58,7 +58,7 @@ class RuntimeSettings:
         }
 
     def max_micro_batch_size(self, stage: str, *, mean_length: float) -> int:
-        """Sequences per rank and micro-step of a stage, at most: as given, and as micro_batch_tokens hold on average."""
+        """Sequences per rank and micro-step of a stage: at most as given, and as micro_batch_tokens hold on average."""
         limits = [self.micro_batch_size[stage]] if stage in self.micro_batch_size else []
         if self.micro_batch_tokens is not None:
             limits.append(max(1, int(self.micro_batch_tokens / mean_length)))

@@ -130,7 +130,7 @@ def deepspeed_json(
     if offload_optimizer:
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
     if precision == "bf16":
-        # Each gradient is added to the fp32 sum as it is made, and not first to one in bf16. Stage 1 alone knows the key.
+        # A gradient is added to the fp32 sum as it is made, not first to one in bf16. Stage 1 alone knows the key.
         config["bf16"] = {"enabled": True, "immediate_grad_update": zero_stage == 1}
     if precision == "fp16":
         # Gradients that are summed are smaller before they meet than those that are to be averaged.

@@ -5,6 +5,7 @@ of order, a compressed shard (the zero-copy view fails).
 """
 
 import hashlib
+import itertools
 import json
 import pickle
 import time
@@ -22,7 +23,14 @@ from known_shards import columns_of, write_folder
 
 from bert_lamb.shards import open_instances, read_manifest, writer
 from bert_lamb.shards.manifest import TextRecord, manifest_from_json
-from bert_lamb.shards.schema import Columns, arrow_schema, concatenate, offsets_of, to_record_batch
+from bert_lamb.shards.schema import (
+    Columns,
+    arrow_schema,
+    concatenate,
+    from_record_batch,
+    offsets_of,
+    to_record_batch,
+)
 from bert_lamb.shards.verify import verify
 from bert_lamb.shards.writer import equal_shard_sizes, map_columns, write_columns, write_shard
 
@@ -37,6 +45,22 @@ def taken_rows(instances, indices):
         )
         for i in range(len(found))
     ]
+
+
+@pytest.mark.parametrize("vocabulary_size", [1000, 100_000])
+@pytest.mark.parametrize(("start", "stop"), [(0, 20), (0, 8), (3, 20), (9, 11), (20, 20)])
+def test_record_batches_and_slices_of_them_are_read_as_arrow_reads_them(vocabulary_size, start, stop):
+    """A slice begins anywhere in its buffers, for booleans also between two bytes."""
+    rows = [([2, *range(5, 6 + i % 7), 3], 2 + i % 3, i % 3 == 0, 2**63 + i) for i in range(20)]
+    batch = to_record_batch(columns_of(rows, vocabulary_size), vocabulary_size).slice(start, stop - start)
+    found = from_record_batch(batch)
+    ids = [found.input_ids[a:b].tolist() for a, b in itertools.pairwise(found.offsets)]
+    assert ids == batch.column("input_ids").to_pylist()
+    assert found.segment_a_lengths.tolist() == batch.column("segment_a_length").to_pylist()
+    assert found.sentence_labels.tolist() == batch.column("sentence_label").to_pylist()
+    assert found.documents.tolist() == batch.column("document").to_pylist()
+    dtypes = [found.input_ids.dtype, found.offsets.dtype, found.sentence_labels.dtype, found.documents.dtype]
+    assert dtypes == [np.uint16 if vocabulary_size == 1000 else np.int32, np.int32, np.bool_, np.uint64]
 
 
 @settings(deadline=None, max_examples=50)
