@@ -67,6 +67,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "peak_reserved_bytes": OPTIONAL,
         "peak_rss_bytes": OPTIONAL,
         "loss_scale": OPTIONAL,
+        "num_graphs": OPTIONAL,
     },
     "heldout": {
         "mlm_loss": NUMBER,

@@ -112,6 +112,7 @@ class Meter:
             "mfu": model_tflops / self.peak_tflops,
             **shares,
             **self._memory(),
+            **compiled_graphs(),
         }
         self._forget()
         return fields
@@ -124,3 +125,10 @@ class Meter:
             }
         unit = 1 if sys.platform == "darwin" else 1024
         return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+
+
+def compiled_graphs() -> dict[str, int]:
+    """How many graphs torch.compile has made in this process, where it has: a number that grows is time lost."""
+    counting = sys.modules.get("torch._dynamo.utils")
+    num_graphs = counting.counters["stats"]["unique_graphs"] if counting else 0
+    return {"num_graphs": num_graphs} if num_graphs else {}
