@@ -112,6 +112,7 @@ def test_the_cut_of_the_batch_does_not_matter(shards, tmp_path, optimizer):
     else:
         finished = run_ranks(2, str(WITHOUT_DEEPSPEED), "pretrain", *command, "runtime.engine=fsdp")
     assert finished.returncode == 0, finished.stdout[-3000:]
+    assert "Warning" not in finished.stdout
     others = {"8x8": pieces, "2x4x8": Checkpoint(RunDir(tmp_path / "2x4x8").checkpoint("latest"))}
     compared = ("loss", "mlm_loss", "mlm_accuracy", "grad_norm", "num_tokens", "unigram_cross_entropy")
     for run, other in others.items():
