@@ -21,8 +21,8 @@ atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
 from bert_lamb.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
-# Not here: tokenizers and accelerate, which transformers imports with a BERT where they are installed, and Triton, which
-# torch imports with its optimizers.
+# Not here: tokenizers and accelerate, which transformers imports with a BERT where they are installed, and Triton,
+# which torch imports with its optimizers.
 NOT_FOR_PRETRAINING = {
     "datasets",
     "deepspeed",
