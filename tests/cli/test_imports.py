@@ -21,16 +21,15 @@ atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
 from bert_lamb.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
-# transformers imports tokenizers, and torch what it finds of Triton: a BERT on the CPU cannot be had without.
+# Not here: tokenizers and accelerate, which transformers imports with a BERT where they are installed, and Triton,
+# which torch imports with its optimizers.
 NOT_FOR_PRETRAINING = {
-    "accelerate",
     "datasets",
     "deepspeed",
     "matplotlib",
     "pandas",
     "sklearn",
     "tensorboard",
-    "torchvision",
     "wandb",
     "bert_lamb.finetuning",
     "bert_lamb.optim.fused_kernels",
