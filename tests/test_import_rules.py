@@ -32,7 +32,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/config": ({"omegaconf", "hydra"}, set()),
     "bert_lamb/optim": ({"torch", "triton"}, set()),
     "bert_lamb/data": ({"numpy", "torch"}, {"bert_lamb.shards", "bert_lamb.sampling"}),
-    "bert_lamb/model": ({"torch", "transformers"}, set()),
+    "bert_lamb/model": ({"numpy", "torch", "transformers"}, set()),
     "bert_lamb/engine/place.py": (set(), set()),
     "bert_lamb/engine": ({"torch", "deepspeed"}, {"bert_lamb.optim"}),
     "bert_lamb/checkpoint/export.py": (

@@ -130,8 +130,11 @@ def deepspeed_json(
     if offload_optimizer:
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
     if precision == "bf16":
-        # A gradient is added to the fp32 sum as it is made, not first to one in bf16. Stage 1 alone knows the key.
-        config["bf16"] = {"enabled": True, "immediate_grad_update": zero_stage == 1}
+        config["bf16"] = {"enabled": True}
+        if (
+            zero_stage == 1
+        ):  # the only one that knows it: a gradient is added to the fp32 sum at once, not first in bf16
+            config["bf16"]["immediate_grad_update"] = True
     if precision == "fp16":
         # Gradients that are summed are smaller before they meet than those that are to be averaged.
         start = 16 if averages_gradients(zero_stage) else 16 + math.ceil(math.log2(world_size))

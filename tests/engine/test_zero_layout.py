@@ -172,6 +172,8 @@ def test_generated_json():
     assert found == expected
     stage_3 = deepspeed_json(**{**SETTINGS, "zero_stage": 3})
     assert stage_3 == {**expected, "zero_optimization": {"stage": 3}, "gradient_allreduce_op": "mean"}
+    stage_1 = deepspeed_json(**{**SETTINGS, "zero_stage": 1})
+    assert stage_1["bf16"] == {"enabled": True, "immediate_grad_update": True}
     fp16 = deepspeed_json(**{**SETTINGS, "precision": "fp16", "initial_loss_scale": 4096.0})
     assert fp16["fp16"] == {"enabled": True, "initial_scale_power": 12}
     # What 3 ranks sum is about a third of what they average, before they meet; a power of two next to it.

@@ -13,6 +13,7 @@ from bert_lamb.engine import build as engine_build
 from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
+from bert_lamb.model.encoder import Execution, choose_attention, choose_execution
 from bert_lamb.optim import Lamb, Lars, fused
 from bert_lamb.optim.build import build_optimizer
 from bert_lamb.outputs.plain import to_plain
@@ -122,3 +123,54 @@ def test_fused_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(fused, "why_no_launch", lambda device: NO_COMPILER)
     with pytest.raises(UserError, match="implementation=fused where a kernel cannot be compiled"):
         check_kernels(["optimizer.implementation=fused"], GPU)
+
+
+def test_a_micro_batch_in_tokens_in_sequences_or_both():
+    """By hand: 1,000 tokens of rows of 110 on average are nine; given both, the smaller holds."""
+
+    def size(*overrides, mean_length=110.0):
+        return settings(*overrides)[1].max_micro_batch_size("phase1", mean_length=mean_length)
+
+    assert size("runtime.micro_batch_tokens=1000") == 9
+    assert size("runtime.micro_batch_tokens=512", mean_length=511.9) == 1
+    assert size("runtime=cpu") == 32
+    assert size("runtime=cpu", "runtime.micro_batch_tokens=1000") == 9
+    assert size("runtime.micro_batch_tokens=1000", "runtime.micro_batch_size.phase1=4") == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], Execution("varlen", True, None, False)),
+        (["runtime.zero_stage=3"], Execution("varlen", False, None, False)),
+        (["runtime.engine=fsdp", "runtime.zero_stage=3"], Execution("varlen", True, None, False)),
+        (["runtime.attention=sdpa", "runtime.compile=layers"], Execution("sdpa", True, "layers", False)),
+        (["runtime.compile=model"], Execution("varlen", True, "model", False)),
+        (["runtime.activation_checkpointing=true"], Execution("varlen", True, None, True)),
+    ],
+)
+def test_how_the_model_is_computed(overrides, expected):
+    """On a CPU."""
+    assert choose_execution(torch.device("cpu"), **settings(*overrides)[1].of_model()) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "precision", "capability", "expected"),
+    [
+        ("auto", "bf16", (9, 0), "varlen"),
+        ("auto", "fp16", (7, 0), "sdpa"),
+        ("auto", "fp32", (9, 0), "sdpa"),
+        ("varlen", "bf16", (8, 0), "varlen"),
+        ("eager", "bf16", (9, 0), "eager"),
+    ],
+)
+def test_attention_of_a_gpu(monkeypatch, asked_for, precision, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_attention(asked_for, torch.device("cuda"), precision) == expected
+
+
+def test_varlen_without_a_kernel_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "V100")
+    with pytest.raises(UserError, match="runtime.attention=varlen with bf16 on V100"):
+        choose_attention("varlen", torch.device("cuda"), "bf16")

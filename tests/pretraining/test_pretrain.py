@@ -19,7 +19,9 @@ import torch
 
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.cli.compose import compose
+from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.errors import UserError
+from bert_lamb.model.encoder import Execution
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.pretraining.admission import admit_phases
@@ -74,8 +76,8 @@ def run_here(shards, run_dir, *overrides):
 
 
 def phases_of(config):
-    sizes = config.runtime.micro_batch_size
-    return admit_phases(recipe_of(to_plain(config)), micro_batch_size=sizes, world_size=1)
+    plain = to_plain(config)
+    return admit_phases(recipe_of(plain), RuntimeSettings(**plain["runtime"]), world_size=1)
 
 
 def records(run_dir):
@@ -141,7 +143,7 @@ def test_without_a_sentence_task_its_head_stays_as_it_began(tmp_path):
     assert saved == ["phase1-0000003", "phase1-0000004", "phase2-0000002", "phase2-0000003"]
     config = compose("pretrain", arguments(shards, tmp_path / "whole"))
     recipe = recipe_of(to_plain(config))
-    with_task = build_model(recipe, phases_of(config)[0])
+    with_task = build_model(recipe, phases_of(config)[0], Execution())
     began = {name: weight.detach() for name, weight in with_task.named_parameters()}
     head = [name for name in began if "pooler" in name or "seq_relationship" in name]
     assert len(head) == 4

@@ -11,6 +11,7 @@ from bert_lamb.cli.compose import compose
 from bert_lamb.engine.build import RuntimeSettings, build_engine
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.torch_engine import TorchEngine
+from bert_lamb.model.encoder import Execution
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.pretraining.admission import admit_phases
 from bert_lamb.pretraining.build import build_model
@@ -95,10 +96,10 @@ def test_no_micro_step_waits_on_a_gpu(shards, tmp_path):
     config = compose("pretrain", arguments(shards, tmp_path / "run", *PIECES, "runtime.device=cuda"))
     plain = to_plain(config)
     recipe, runtime = recipe_of(plain), RuntimeSettings(**plain["runtime"])
-    phase = admit_phases(recipe, micro_batch_size=runtime.micro_batch_size, world_size=1)[0]
+    phase = admit_phases(recipe, runtime, world_size=1)[0]
     process = Process(0, 0, 1, torch.device("cuda", 0))
     engine = build_engine(
-        build_model(recipe, phase),
+        build_model(recipe, phase, Execution()),
         recipe.optimizer,
         runtime,
         process,
