@@ -172,5 +172,5 @@ def test_attention_of_a_gpu(monkeypatch, asked_for, precision, capability, expec
 def test_varlen_without_a_kernel_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "V100")
-    with pytest.raises(UserError, match="runtime.attention=varlen with bf16 on V100"):
+    with pytest.raises(UserError, match=r"runtime\.attention=varlen with bf16 on V100"):
         choose_attention("varlen", torch.device("cuda"), "bf16")
