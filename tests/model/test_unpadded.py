@@ -199,13 +199,22 @@ def test_checkpointed_activations_see_the_same_dropout():
         assert torch.equal(gradient, same[name]), name
 
 
+@pytest.fixture
+def dynamo():
+    """torch.compile as a process finds it, and leaves it to other tests."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
 @pytest.mark.parametrize("what", ["layers", "model"])
-def test_compiled_equals_eager_without_compiling_again(monkeypatch, what):
+def test_compiled_equals_eager_without_compiling_again(dynamo, monkeypatch, what):
     """Dynamo's graphs, run by PyTorch's own kernels: no new one for other lengths, the same losses and gradients.
 
     What Inductor makes of the graphs is not tried here: its compiler takes minutes on a small machine.
     """
-    torch._dynamo.reset()
     compile = torch.nn.Module.compile
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda module, **options: compile(module, backend="aot_eager", **options)
@@ -215,6 +224,5 @@ def test_compiled_equals_eager_without_compiling_again(monkeypatch, what):
     for seed, lengths in enumerate(([24, 1, 7], [5, 9, 24, 3], [3, 8, 3], [24, 24, 24])):
         assert_equal(ours, theirs, make_rows(lengths, seed), 1e-5)
         num_graphs.append(compiled_graphs()["num_graphs"])
-    torch._dynamo.reset()
     assert num_graphs[0] > 0
     assert len(set(num_graphs[1:])) == 1

@@ -394,13 +394,13 @@ def test_the_run_directory_is_never_mixed(shards, tmp_path):
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_path):
     cases = {
-        "runtime.deepspeed_overrides={bf16:{bf16_optimizer_states:true}}": "moments are fp32",
+        "runtime.engine=deepspeed runtime.deepspeed_overrides={bf16:{bf16_optimizer_states:true}}": "moments are fp32",
         "phases.phase1.max_seq_length=24": "max_seq_length 24",
         f"phases.phase2.shards={tmp_path / 'nothing'}": "no manifest.json",
     }
-    for override, message in cases.items():
+    for overrides, message in cases.items():
         with pytest.raises(UserError, match=message):
-            run_here(shards, tmp_path / "run", override)
+            run_here(shards, tmp_path / "run", *overrides.split())
     single = make_shards(tmp_path / "single", sentence_task="none")
     with pytest.raises(
         UserError, match=r"sentence_task none in phases\.phase2\.shards, next_sentence in those of phase1"

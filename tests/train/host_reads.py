@@ -115,7 +115,7 @@ def asking_file() -> str:
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         if path != Path(__file__) and PACKAGES / "torch" not in path.parents:
-            for root in (CHECKOUT, PACKAGES):
+            for root in (PACKAGES, CHECKOUT):  # the packages may be in the checkout
                 if root in path.parents:
                     return str(path.relative_to(root))
         frame = frame.f_back
