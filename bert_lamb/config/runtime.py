@@ -120,7 +120,10 @@ def check_micro_batches(runtime: RuntimeConfig, max_seq_lengths: dict[str, int])
         )
     for name in stages:
         if name in sizes or runtime.micro_batch_tokens is None:
-            found, expected = sizes.get(name, "nothing"), "sequences per rank and micro-step, above 0"
+            found, expected = (
+                sizes.get(name, "nothing"),
+                "sequences per rank and micro-step, above 0 (or micro_batch_tokens)",
+            )
             complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
     for name in sorted(sizes.keys() - set(stages) - STAGES_OF_RUNTIMES):
         expected = f"a stage of this run: {', '.join(stages)}"

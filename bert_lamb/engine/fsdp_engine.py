@@ -4,6 +4,7 @@ Weights are gathered once a step and gradients reduced once a step, layer by lay
 """
 
 import gc
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,7 +87,8 @@ class FsdpEngine:
         self._micro_steps = 0
         gradients = [local(master.grad) for master in self.masters.values() if master.grad is not None]
         grad_norm = self._global_norm(gradients)
-        is_applied = bool(torch.isfinite(grad_norm))  # the same on every rank
+        norm = float(grad_norm)  # the same on every rank; the one number of a step that the host waits for
+        is_applied = math.isfinite(norm)
         if is_applied:
             if self.max_grad_norm > 0:
                 torch._foreach_mul_(gradients, (self.max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0))
@@ -94,7 +96,7 @@ class FsdpEngine:
                 group["lr"] = lr
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(float(grad_norm), is_applied)
+        return StepResult(norm, is_applied)
 
     def _global_norm(self, gradients: list[Tensor]) -> Tensor:
         """The l2 norm over all ranks of gradients of which each holds its rows; one collective."""

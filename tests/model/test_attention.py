@@ -9,7 +9,7 @@ from bert_lamb.model import attention as module
 from bert_lamb.model.attention import attention_by_sequence, dropped_attention, flash_attention
 from bert_lamb.model.bert import BertPretrainingModel
 from bert_lamb.model.dropout import Dropout, keep_mask
-from tests.model.test_unpadded import lay_out, make_config, make_rows
+from tests.model.rows import lay_out, make_config, make_rows
 
 BOUNDS = [0, 5, 6, 13]
 

@@ -4,23 +4,8 @@ import pytest
 import torch
 from transformers import BertForPreTraining
 
-from bert_lamb.model.bert import BertPretrainingModel, bert_config, is_of_sentence_head
-
-
-def make_config(**changes):
-    sizes = {
-        "vocab_size": 101,
-        "vocab_size_multiple": 8,
-        "num_layers": 2,
-        "hidden_size": 32,
-        "num_heads": 2,
-        "intermediate_size": 48,
-        "dropout": 0.0,
-        "max_position_embeddings": 24,
-        "init_std": 0.1,
-        "pad_token_id": 0,
-    }
-    return bert_config(**{**sizes, **changes})
+from bert_lamb.model.bert import BertPretrainingModel, is_of_sentence_head
+from tests.model.rows import make_config
 
 
 @pytest.fixture

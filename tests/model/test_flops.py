@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertForPreTraining, BertForQuestionAnswering
 
 from bert_lamb.model.flops import encoder_forward_flops, pretraining_flops, question_answering_flops
-from tests.model.test_bert import make_config
+from tests.model.rows import make_config
 
 B, S, M = 3, 20, 7  # sequences, tokens of each, masked tokens
 TOKENS = {"num_tokens": B * S, "sum_squared_lengths": B * S * S}

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from kit.surroundings import surroundings
 
 import train_step
 from bert_lamb.engine.launch import Process, process_group
+from bert_lamb.errors import UserError
 from train_step.ceiling import matrix_product_flops
 from train_step.flops import flops_of_ours, flops_of_transformers
 from train_step.ours import LAMB, Ours, Settings
@@ -58,10 +60,18 @@ CANDIDATES: dict[str, Callable[..., Any]] = {
     "ours, LAMB, ZeRO 1": partial(Ours, settings=Settings(engine="deepspeed", optimizer=LAMB)),
 }
 REFERENCE = "transformers Trainer"
+MODELS = ("small", *sorted(file.stem for file in (CHECKOUT / "conf" / "model").glob("*.yaml")))
 
 
 def main() -> None:
-    settings = parse()
+    try:
+        run(parse())
+    except UserError as error:
+        sys.exit(f"train_step: {error}")
+
+
+def run(settings: argparse.Namespace) -> None:
+    """Measure every workload, write the result and print its tables."""
     torch.set_num_threads(settings.threads)
     warnings.filterwarnings("ignore", module="transformers")
     process = Process(0, 0, 1, torch.device(settings.device))
@@ -166,7 +176,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--shards", nargs="+", type=Path, help="folders made by bert-lamb prepare; default: random rows"
     )
     parser.add_argument("--preset", choices=tuple(PRESETS), help="default: gpu where there is one, else cpu")
-    parser.add_argument("--models", nargs="+", help="small (hidden 256, 4 layers), or names of conf/model")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="small has hidden size 256 and 4 layers")
     parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--micro-batch-sizes", nargs="+", type=int, help="sequences, one for each length")
     parser.add_argument("--accumulation", type=int, help="micro-batches of a step")
@@ -183,6 +193,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name, value in PRESETS[settings.preset].items():
         if getattr(settings, name) is None:
             setattr(settings, name, value)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--preset gpu needs a GPU that torch can use")
+    if len(settings.lengths) != len(settings.micro_batch_sizes):
+        parser.error(f"{len(settings.micro_batch_sizes)} micro-batch sizes for {len(settings.lengths)} lengths")
     if settings.candidates is None:  # compiling takes minutes on a CPU, and is measured when asked for
         settings.candidates = [name for name in CANDIDATES if settings.preset == "gpu" or "compiled" not in name]
     if settings.out is None:
