@@ -37,7 +37,10 @@ def type_at(hint: Any, names: Sequence[str]) -> Any:
     """The type that the schema gives to a dotted key, or None where it has no such key; Any below an Any."""
     for name in names:
         if is_dataclass(hint):
+            default = getattr(hint.__dataclass_fields__.get(name), "default_factory", None)
             hint = get_type_hints(hint).get(name)
+            if hint is Any and default is dict:  # a mapping that a word may stand for
+                hint = dict[str, Any]
         elif get_origin(hint) is dict:
             hint = get_args(hint)[1]
         elif hint is not Any:

@@ -8,6 +8,7 @@ from bert_lamb.config.checks import Complaints, check_if_counts_from_zero, check
 
 # Stages for which conf/runtime has a micro-batch, needed or not.
 STAGES_OF_RUNTIMES = {"phase1", "phase2", "fine_tuning"}
+AUTO = "auto"
 
 
 class EngineName(Enum):
@@ -43,8 +44,9 @@ class RuntimeConfig:
     tf32: bool = False  # matrix products of precision fp32 on a GPU keep 10 bits of mantissa
     zero_stage: int = 1  # 0..3, deepspeed only
     offload_optimizer: bool = False  # optimizer state in CPU memory; deepspeed with zero_stage 1..3
-    # Sequences per rank and micro-step, by stage (a phase, or fine_tuning): at most.
-    micro_batch_size: dict[str, int] = field(default_factory=dict)
+    # Sequences per rank and micro-step, by stage (a phase, or fine_tuning): at most. Or auto: as many as the memory of
+    # the device holds, which is found at the start, whatever micro_batch_tokens says.
+    micro_batch_size: Any = field(default_factory=dict)
     # Tokens per rank and micro-step: at most, on average over the stage's rows. Where both are given, both hold.
     micro_batch_tokens: int | None = None
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
@@ -112,6 +114,11 @@ def check_micro_batches(runtime: RuntimeConfig, max_seq_lengths: dict[str, int])
     runtime.micro_batch_size has no entry for other stages, but for those of conf/runtime.
     """
     complaints, sizes, stages = Complaints(), runtime.micro_batch_size, list(max_seq_lengths)
+    if sizes == AUTO:
+        return complaints
+    if not isinstance(sizes, dict):
+        complaints.unless(False, "runtime.micro_batch_size", sizes, "auto, or sequences by stage")
+        return complaints
     if runtime.micro_batch_tokens is not None:
         longest = max(max_seq_lengths.values(), default=0)
         expected = f"at least max_seq_length, {longest}"
@@ -120,11 +127,11 @@ def check_micro_batches(runtime: RuntimeConfig, max_seq_lengths: dict[str, int])
         )
     for name in stages:
         if name in sizes or runtime.micro_batch_tokens is None:
-            found, expected = (
-                sizes.get(name, "nothing"),
-                "sequences per rank and micro-step, above 0 (or micro_batch_tokens)",
+            size, expected = sizes.get(name), "sequences per rank and micro-step, above 0 (or micro_batch_tokens)"
+            is_size = type(size) is int and size > 0
+            complaints.unless(
+                is_size, f"runtime.micro_batch_size.{name}", size if name in sizes else "nothing", expected
             )
-            complaints.unless(sizes.get(name, 0) > 0, f"runtime.micro_batch_size.{name}", found, expected)
     for name in sorted(sizes.keys() - set(stages) - STAGES_OF_RUNTIMES):
         expected = f"a stage of this run: {', '.join(stages)}"
         complaints.unless(False, f"runtime.micro_batch_size.{name}", sizes[name], expected)

@@ -47,6 +47,25 @@ class MicroBatch(NamedTuple):
         return MicroBatch._make(change(value) if isinstance(value, Tensor) else value for value in self)
 
 
+def full_rows(
+    num_rows: int, max_seq_length: int, *, num_predictions: int, token_id: int, has_sentence_task: bool
+) -> MicroBatch:
+    """The largest micro-batch of so many rows: none has room left, and every prediction is asked for."""
+    starts = torch.arange(0, (num_rows + 1) * max_seq_length, max_seq_length, dtype=torch.int32)
+    positions = torch.arange(max_seq_length).repeat(num_rows)
+    masked = (starts[:-1, None].long() + torch.arange(min(num_predictions, max_seq_length))).flatten()
+    return MicroBatch(
+        torch.full_like(positions, token_id),
+        torch.zeros_like(positions),
+        positions,
+        starts,
+        max_seq_length,
+        masked,
+        torch.full_like(masked, token_id),
+        torch.zeros(num_rows, dtype=torch.int64) if has_sentence_task else None,
+    )
+
+
 @dataclass(frozen=True)
 class BatchCounts:
     """The normalizers of one global batch, known to every rank before any loss is."""

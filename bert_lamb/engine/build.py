@@ -19,6 +19,8 @@ from bert_lamb.errors import UserError
 from bert_lamb.optim import fused
 from bert_lamb.optim.build import OptimizerSettings, build_optimizer
 
+AUTO: Literal["auto"] = "auto"
+
 
 @dataclass(frozen=True)
 class RuntimeSettings:
@@ -29,7 +31,7 @@ class RuntimeSettings:
     precision: Literal["fp32", "bf16", "fp16"]
     zero_stage: int
     offload_optimizer: bool
-    micro_batch_size: dict[str, int]  # sequences, by stage: at most
+    micro_batch_size: dict[str, int] | Literal["auto"]  # sequences, by stage: at most
     num_threads: int | None
     verify_shards: bool
     loader_workers: int
@@ -58,7 +60,12 @@ class RuntimeSettings:
         }
 
     def max_micro_batch_size(self, stage: str, *, mean_length: float) -> int:
-        """Sequences per rank and micro-step of a stage: at most as given, and as micro_batch_tokens hold on average."""
+        """Sequences per rank and micro-step of a stage: at most as given, and as micro_batch_tokens hold on average.
+
+        1 where they are still to be found (auto).
+        """
+        if self.micro_batch_size == AUTO:
+            return 1
         limits = [self.micro_batch_size[stage]] if stage in self.micro_batch_size else []
         if self.micro_batch_tokens is not None:
             limits.append(max(1, int(self.micro_batch_tokens / mean_length)))

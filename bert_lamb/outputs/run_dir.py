@@ -6,6 +6,7 @@ RUN/outcome.json       the part of it that decides what is learnt; written last,
 RUN/vocab.txt          the vocabulary of the shards (pretraining)
 RUN/versions.json      versions, hardware, git commit, command
 RUN/metrics.jsonl      one line per event (METRICS.md)
+RUN/micro_batch.json   how many sequences fit, where runtime.micro_batch_size=auto
 RUN/checkpoints/PHASE-STEP/
 RUN/profile/           a trace of some steps, where runtime.profile asks for one
 RUN/report.json, RUN/report.html   written by `bert-lamb report`
@@ -27,12 +28,12 @@ from bert_lamb.outputs.provenance import versions
 
 CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
 VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
-PROFILE_FOLDER = "profile"
+PROFILE_FOLDER, MICRO_BATCH_FILE = "profile", "micro_batch.json"
 LOCK_FILE = "lock"
 OPTION = "run_dir"
 
 OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
-OUR_NAMES |= {"report.json", "report.html", "wandb", PROFILE_FOLDER}
+OUR_NAMES |= {"report.json", "report.html", "wandb", PROFILE_FOLDER, MICRO_BATCH_FILE}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bert_lamb.checkpoint.position import Position
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.engine.agreement import together
-from bert_lamb.engine.build import RuntimeSettings, check_kernels
+from bert_lamb.engine.build import AUTO, RuntimeSettings, check_kernels
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.engine.launch import process_group, this_process
 from bert_lamb.engine.protocol import Engine
@@ -24,10 +24,11 @@ from bert_lamb.optim.build import OptimizerSettings
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.pretraining.admission import Phase, admit_phases, instance_fingerprint
-from bert_lamb.pretraining.build import build_phase_engine
+from bert_lamb.pretraining.build import build_phase_engine, trial
 from bert_lamb.pretraining.hash_check import check_shards
 from bert_lamb.pretraining.recipe import EvaluationSettings, MaskingSettings, PhaseSettings, Recipe
 from bert_lamb.pretraining.task import PretrainingTask
+from bert_lamb.train.fitting import Fit, remember, with_fitting_micro_batches
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.run import check_engine, leave_stopped, train
@@ -58,6 +59,12 @@ def pretrain(config: PretrainConfig) -> None:
             check_overrides(runtime.deepspeed_overrides)
             execution = choose_execution(process.device, **runtime.of_model())
             phases = admit_phases(recipe, runtime, world_size=process.world_size)
+        fits: dict[str, Fit] = {}
+        if runtime.micro_batch_size == AUTO:
+            trials = [trial(recipe, execution, phase) for phase in phases]
+            runtime, fits = with_fitting_micro_batches(runtime, trials, process, run_dir)
+            with together(process):
+                phases = admit_phases(recipe, runtime, world_size=process.world_size)
         if runtime.engine != "torch" and process.world_size == 1:
             held.enter_context(process_group(process))
         if runtime.verify_shards:
@@ -75,6 +82,8 @@ def pretrain(config: PretrainConfig) -> None:
                     vocabulary=phases[0].training.vocabulary_path,
                     if_exists=config.if_exists.value,
                 )
+                if fits:
+                    remember(run_dir, fits, trials, runtime, process)
 
         # Training.
         def build(stage: Stage, checkpoint: Checkpoint | None, position: Position) -> tuple[Engine, PretrainingTask]:
@@ -109,6 +118,7 @@ def pretrain(config: PretrainConfig) -> None:
                 f"run      {config.run_dir}",
                 *runtime.describe(process),
                 f"recipe   {recipe.optimizer.name}, seed {recipe.seed}",
+                *(fit.describe(name) for name, fit in fits.items()),
             ],
             seed=recipe.seed,
             keeper=Keeper(

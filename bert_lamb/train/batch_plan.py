@@ -10,7 +10,7 @@ class BatchPlan:
     """How one stage's global batch is cut into micro-batches.
 
     All counts are sequences unless the name says otherwise. `gradient_accumulation_steps` is derived, never given.
-    max_micro_batch_size: what was asked for; micro_batch_size: the largest divisor of a rank's share within it.
+    max_micro_batch_size: what was asked for, or fits. micro_batch_size: the largest divisor of a rank's share within.
     """
 
     global_batch_size: int
@@ -42,7 +42,7 @@ class BatchPlan:
         reason = ""
         if self.micro_batch_size < self.max_micro_batch_size:
             reason = (
-                f" (at most {self.max_micro_batch_size:,} asked for; the largest divisor of"
+                f" (at most {self.max_micro_batch_size:,}; the largest divisor of"
                 f" {self.sequences_per_rank_and_step:,} below it)"
             )
         return [

@@ -4,6 +4,7 @@ usage: zero_worker.py OUT CASES.json; a case is {"name", "zero_stage", "precisio
 "engine": "fsdp" and no zero_stage where PyTorch shards.
 """
 
+import gc
 import json
 import os
 import sys
@@ -39,6 +40,7 @@ from tests.engine.small_training import (
 
 
 def train(case, process, out):
+    state_before = sum(alive_storages().values())
     model = make_model()
     source = Checkpoint(out / case["resume"]) if "resume" in case else None
     if source:
@@ -105,13 +107,22 @@ def train(case, process, out):
             n: r for record in engine.norms() for n, r in zip(record.names, record.trust_ratio.tolist(), strict=True)
         }
         history.append({"grad_norm": result.grad_norm, "trust_ratios": ratios, "collectives": collectives})
+    state_bytes = None
+    if case.get("measures_memory"):  # in the middle of a step, when gradients are there too
+        micro_steps(engine, NUM_STEPS + 1, micro_batch_size)
+        state_bytes = sum(alive_storages().values()) - state_before
     if gradients is not None:
         torch.save(gradients, out / f"{case['name']}-rank{process.rank}.pt")
     save_checkpoint(
         engine,
         out / case["name"],
         position=Position("phase", case.get("last_step", NUM_STEPS), engine.optimizer_step),
-        about={"history": history, "total_step": 0, "wrapper": type(getattr(engine, "_zero", engine.model)).__name__},
+        about={
+            "history": history,
+            "state_bytes": state_bytes,
+            "total_step": 0,
+            "wrapper": type(getattr(engine, "_zero", engine.model)).__name__,
+        },
     )
 
 
@@ -140,15 +151,29 @@ def allow_fp16_on_the_cpu():
     kind.supported_dtypes = lambda self: [torch.float32, torch.bfloat16, torch.float16]
 
 
+def alive_storages():
+    """Bytes of every storage that a tensor of this process has, by its identity."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+    grads = [t.grad for t in local if t.is_leaf and t.grad is not None]
+    grads = [g.to_local() if hasattr(g, "to_local") else g for g in grads]
+    return {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in (*local, *grads)}
+
+
 def one_step(engine, step, micro_batch_size, factor=1.0):
     """One optimizer step on this rank's share of the step's batch, its losses multiplied by a factor."""
+    micro_steps(engine, step, micro_batch_size, factor)
+    return engine.step(LR)
+
+
+def micro_steps(engine, step, micro_batch_size, factor=1.0):
     batch = sequences(step)
     for micro_step in range(GLOBAL_BATCH // engine.world_size // micro_batch_size):
         begin = (micro_step * engine.world_size + engine.rank) * micro_batch_size
         sums = engine.model(*join(batch[begin : begin + micro_batch_size]))
         loss = sums.mlm_loss / num_predictions(batch) + sums.nsp_loss / GLOBAL_BATCH
         engine.backward(loss * factor)
-    return engine.step(LR)
 
 
 def main():

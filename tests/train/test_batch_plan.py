@@ -59,7 +59,7 @@ def test_the_micro_batch_is_the_largest_divisor_within_the_limit(global_batch_si
 def test_a_smaller_micro_batch_is_explained():
     first, *_ = plan(512, 64, 16).describe()
     assert first == (
-        "32 sequences per micro-batch and rank (at most 64 asked for; the largest divisor of 32 below it)"
+        "32 sequences per micro-batch and rank (at most 64; the largest divisor of 32 below it)"
         " x 1 accumulation = 32 per rank"
     )
 

@@ -18,25 +18,26 @@ from bert_lamb.checkpoint.position import Position
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.config.squad import STAGE, InitialWeights, SquadConfig
 from bert_lamb.engine.agreement import from_rank_0, of_all_ranks, together
-from bert_lamb.engine.build import RuntimeSettings, build_engine, check_kernels
+from bert_lamb.engine.build import AUTO, RuntimeSettings, build_engine, check_kernels
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.engine.launch import Process, process_group, this_process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.finetuning.squad import results
-from bert_lamb.finetuning.squad.features import mean_length
+from bert_lamb.finetuning.squad.features import full_windows, mean_length
 from bert_lamb.finetuning.squad.material import Material, Sources, WindowSettings, read_material
 from bert_lamb.finetuning.squad.predict import predict_answers, predict_logits
 from bert_lamb.finetuning.squad.results import read_scores, summary
 from bert_lamb.finetuning.squad.scoring import score
 from bert_lamb.finetuning.squad.task import SquadTask, num_steps
 from bert_lamb.model.encoder import Execution, choose_execution
-from bert_lamb.model.span import SpanModel
+from bert_lamb.model.span import SpanModel, span_loss_sum
 from bert_lamb.optim.build import OptimizerSettings
 from bert_lamb.outputs.if_exists import Decision
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.provenance import versions
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.train.batch_plan import plan_batch
+from bert_lamb.train.fitting import Fit, Trial, remember, with_fitting_micro_batches
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.run import check_engine, leave_stopped, train
@@ -101,6 +102,12 @@ def squad(config: SquadConfig) -> dict[str, Any]:
         with together(process):
             material = read_material(sources, train_examples, eval_examples, windows, process, seed=config.seed)
             stage = stage_of(config, material, runtime, process) if train_examples else None
+        fits: dict[str, Fit] = {}
+        if runtime.micro_batch_size == AUTO:
+            trials = [trial(config, material, stage, execution)]
+            runtime, fits = with_fitting_micro_batches(runtime, trials, process, run_dir)
+            with together(process):
+                stage = stage_of(config, material, runtime, process) if train_examples else None
         if runtime.engine != "torch" and process.world_size == 1 and stage is not None:
             held.enter_context(process_group(process))
 
@@ -114,6 +121,8 @@ def squad(config: SquadConfig) -> dict[str, Any]:
                     vocabulary=None,
                     if_exists=config.if_exists.value,
                 )
+                if fits:
+                    remember(run_dir, fits, trials, runtime, process)
 
         # Fine-tuning.
         recorder = held.enter_context(
@@ -128,7 +137,7 @@ def squad(config: SquadConfig) -> dict[str, Any]:
         )
         if stage is not None:
             checkpoint = fine_tune(
-                config, material, stage, runtime, execution, optimizer, process, run_dir, recorder, stop
+                config, material, stage, runtime, execution, optimizer, process, run_dir, recorder, stop, fits
             )
             checkpoint.load_weights(material.loaded.model)
         if any(of_all_ranks(process, stop.is_asked)):
@@ -201,6 +210,27 @@ def stage_of(config: SquadConfig, material: Material, runtime: RuntimeSettings, 
     return Stage(STAGE, 0, plan, schedule, num_instances=len(material.train_features))
 
 
+def trial(config: SquadConfig, material: Material, stage: Stage | None, execution: Execution) -> Trial:
+    """What `runtime.micro_batch_size=auto` tries; predictions take less memory, and as many features at once."""
+    model, features = material.loaded.model, material.train_features or material.eval_features
+
+    def loss(model: torch.nn.Module, num_rows: int, device: torch.device) -> torch.Tensor:
+        batch = full_windows(num_rows, config.max_seq_length, material.loaded.tokenizer.cls_id).to(device)
+        targets = torch.zeros(num_rows, 2, dtype=torch.int64, device=device)
+        return span_loss_sum(model(*batch), batch.position_ids, batch.cu_seqlens, batch.max_length, targets)
+
+    return Trial(
+        STAGE,
+        about={"model": model.config.to_diff_dict(), "loss": "squad"},
+        build=lambda: SpanModel(copy.deepcopy(model), replace(execution, compile=None)),
+        loss=loss,
+        max_seq_length=config.max_seq_length,
+        mean_length=mean_length(features),
+        is_padded=execution.attention != "varlen",
+        max_sequences=stage.plan.sequences_per_rank_and_step if stage is not None else len(features),
+    )
+
+
 def fine_tune(
     config: SquadConfig,
     material: Material,
@@ -212,6 +242,7 @@ def fine_tune(
     run_dir: RunDir,
     recorder: Recorder,
     stop: StopFlag,
+    fits: dict[str, Fit],
 ) -> Checkpoint:
     """Train what is left of the stage; returns the last checkpoint. The model of `material` stays as it is."""
 
@@ -255,6 +286,7 @@ def fine_tune(
             f"run      {config.run_dir}",
             *runtime.describe(process),
             f"recipe   {optimizer.name}, seed {config.seed}",
+            *(fit.describe(name) for name, fit in fits.items()),
         ],
         seed=config.seed,
         keeper=Keeper(run_dir, CheckpointSettings(**to_plain(config.checkpoint)), about={}),

@@ -214,3 +214,11 @@ def lay_out(features: Sequence[Feature], max_length: int) -> FeatureBatch:
         cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
         max_length=max_length,
     )
+
+
+def full_windows(num_features: int, max_seq_length: int, token_id: int) -> FeatureBatch:
+    """The largest batch of so many features: none has room left."""
+    starts = torch.arange(0, (num_features + 1) * max_seq_length, max_seq_length, dtype=torch.int32)
+    positions = torch.arange(max_seq_length).repeat(num_features)
+    ids = torch.full_like(positions, token_id)
+    return FeatureBatch(ids, torch.zeros_like(ids), positions, starts, max_seq_length)

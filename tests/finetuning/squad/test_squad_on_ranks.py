@@ -73,6 +73,7 @@ CASES = {
     "zero3": ["runtime.zero_stage=3"],
     "fsdp": ["runtime.engine=fsdp"],
     "bf16": ["runtime.zero_stage=1", "runtime.precision=bf16"],
+    "auto": ["runtime.zero_stage=1", "runtime.micro_batch_size=auto"],
     "lamb1": ["runtime.zero_stage=1", "optimizer=lamb", "peak_lr=2e-2"],
     "lamb2": ["runtime.zero_stage=2", "optimizer=lamb", "peak_lr=2e-2"],
 }
