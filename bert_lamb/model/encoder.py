@@ -76,7 +76,7 @@ def prepare(model: nn.Module, bert: BertModel, execution: Execution) -> None:
     if execution.has_whole_weights:
         fuse_self_attention(bert)
     if execution.activation_checkpointing:
-        # The second name is that of transformers before 5.20 or so, which warns of its age in later ones.
+        # The second name is the older one, of which later versions of transformers warn.
         enable = getattr(bert, "activation_checkpointing_enable", None) or bert.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     # The number of tokens differs from one micro-batch to the next, so shapes are symbols from the start.

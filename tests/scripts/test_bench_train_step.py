@@ -52,4 +52,6 @@ def test_what_is_written_and_printed(result):
         assert row["sequences_per_second"] == pytest.approx(8 / row["median_seconds"])
         assert (row["data_share"] is not None) == row["candidate"].startswith("ours")
         assert row["candidate"] in result["stdout"]
+    peaks = {row["candidate"]: row["peak_memory_gb"] for row in workload["rows"]}
+    assert peaks["ours"] <= peaks["ours, padded"] < peaks["plain loop"]  # which keeps logits of every position
     assert workload["rows"][0]["ratio"] == 1

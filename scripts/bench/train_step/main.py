@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -22,6 +22,7 @@ from kit.surroundings import surroundings
 
 import train_step
 from bert_lamb.engine.launch import Process, process_group
+from bert_lamb.engine.memory import Peak, peak_of
 from bert_lamb.errors import UserError
 from train_step.ceiling import matrix_product_flops
 from train_step.flops import flops_of_ours, flops_of_transformers
@@ -108,19 +109,20 @@ def measure(workload: Workload, process: Process, settings: argparse.Namespace, 
     candidates = {
         name: CANDIDATES[name](workload, process=process, precision=settings.precision) for name in settings.candidates
     }
-    first_losses = {name: candidate.step(1)["loss"] for name, candidate in candidates.items()}  # and warms up
+    peaks: dict[str, float | None] = dict.fromkeys(candidates)
+    first_losses = {}
+    for name, candidate in candidates.items():  # which warms up
+        is_counted = "compiled" not in name  # whose graphs are not seen operator by operator
+        with peak_of(process.device) if is_counted else nullcontext(Peak()) as peak:
+            first_losses[name] = candidate.step(1)["loss"]
+        peaks[name] = peak.bytes / 1e9 if is_counted else None
     for name in candidates:
         if "compiled" in name:
             candidates[name].step(2)  # shapes that differ from the first are symbols from here on
     numbers = {name: iter(range(3, 3 + settings.rounds)) for name in candidates}
-    peaks = dict.fromkeys(candidates, 0.0)
 
     def sample(name: str) -> dict[str, float]:
-        if process.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         taken: dict[str, float] = candidates[name].step(next(numbers[name]))
-        if process.device.type == "cuda":
-            peaks[name] = max(peaks[name], torch.cuda.max_memory_allocated() / 1e9)
         return taken
 
     samples = in_turns([partial(sample, name) for name in candidates], num_rounds=settings.rounds)
@@ -142,7 +144,7 @@ def measure(workload: Workload, process: Process, settings: argparse.Namespace, 
                 "data_share": (
                     sum(one["data_seconds"] for one in of_one) / sum(seconds) if "data_seconds" in of_one[0] else None
                 ),
-                "peak_memory_gb": peaks[name] or None,
+                "peak_memory_gb": peaks[name],
                 "first_loss": first_losses[name],
             }
         )

@@ -13,7 +13,7 @@ COLUMNS = (
     Column("x Trainer", lambda r: number(r["ratio"], ".2f")),
     Column("of ceiling", lambda r: number(r["share_of_ceiling"], ".0%")),
     Column("data", lambda r: number(r["data_share"], ".1%")),
-    Column("peak GB", lambda r: number(r["peak_memory_gb"], ".1f")),
+    Column("peak GB", lambda r: number(r["peak_memory_gb"], ".2f")),
     Column("first loss", lambda r: number(r["first_loss"], ".4f")),
 )
 
