@@ -15,7 +15,7 @@ from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, ReportConfig
 from bert_lamb.config.runtime import Precision, RuntimeConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
-from bert_lamb.config.squad import SquadConfig
+from bert_lamb.config.squad import ScoreConfig, SquadConfig
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.plain import to_plain
 
@@ -155,6 +155,19 @@ def run_squad(config: SquadConfig) -> int:
     return 0
 
 
+def run_score(config: ScoreConfig) -> int:
+    from bert_lamb.finetuning.squad.score_command import score_files
+
+    score_files(
+        Path(config.data),
+        Path(config.predictions),
+        na_prob=Path(config.na_prob) if config.na_prob is not None else None,
+        na_prob_thresh=config.na_prob_thresh,
+        version=config.version,  # type: ignore[arg-type]
+    )
+    return 0
+
+
 def run_report(config: ReportConfig) -> int:
     from bert_lamb.report import report
 
@@ -177,5 +190,6 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "pretrain": run_pretrain,
     "export": run_export,
     "squad": run_squad,
+    "score": run_score,
     "report": run_report,
 }

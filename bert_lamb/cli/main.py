@@ -26,11 +26,12 @@ SUMMARIES = {
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
     "export": "a checkpoint -> a folder that transformers loads",
+    "score": "score predictions as the official SQuAD scripts do",
     "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
 }
 # Words of calls whose result is what they print; the others leave files, and print what they did.
-PRINT_THEIR_RESULT = {"inspect", "verify", "--version", "-h", "--help", "-c", "--cfg", "-i", "--info", "-sc"}
+PRINT_THEIR_RESULT = {"inspect", "verify", "score", "--version", "-h", "--help", "-c", "--cfg", "-i", "--info", "-sc"}
 PRINT_THEIR_RESULT |= {"--hydra-help", "--shell-completion"}
 # A plain call has no launcher: what chooses or sets one goes where it is heeded.
 MARKS_OF_HYDRA = ("-", "hydra.", "hydra/", "+hydra.", "++hydra.", "spread=")

@@ -20,7 +20,7 @@ from bert_lamb.config.paths import settle_texts
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
 from bert_lamb.config.results import ExportConfig, ReportConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
-from bert_lamb.config.squad import SquadConfig, check_squad
+from bert_lamb.config.squad import ScoreConfig, SquadConfig, check_score, check_squad
 from bert_lamb.errors import UserError, UserErrors
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -33,6 +33,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "pretrain": PretrainConfig,
     "export": ExportConfig,
     "squad": SquadConfig,
+    "score": ScoreConfig,
     "report": ReportConfig,
 }
 
@@ -138,5 +139,6 @@ CHECKS: dict[str, Any] = {
     "pretrain": check_pretrain,
     "export": no_checks,
     "squad": check_squad,
+    "score": check_score,
     "report": no_checks,
 }

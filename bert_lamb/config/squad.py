@@ -1,4 +1,4 @@
-"""`squad`: fine-tuning, predicting and scoring extractive question answering."""
+"""`squad` and `score`: fine-tuning, predicting and scoring extractive question answering."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -29,18 +29,21 @@ class InitialWeights(Enum):
 
 @dataclass
 class SquadConfig(RunConfig):
-    """`bert-lamb squad`: fine-tune, predict and score extractive question answering on SQuAD v1.1 json."""
+    """`bert-lamb squad`: fine-tune, predict and score extractive question answering on SQuAD v1.1 or v2.0."""
 
     model_dir: str = MISSING  # an export, or any folder with a Hugging Face BERT
     train_file: str | None = None  # None: predict and score only
     eval_file: str = MISSING
-    dataset_name: str = "SQuAD v1.1"  # how reports call these questions
+    dataset_name: str | None = None  # how reports call these questions; None: SQuAD, with the version of eval_file
     initial_weights: InitialWeights = InitialWeights.pretrained
     max_seq_length: int = 384  # tokens: question, context window and special tokens
     doc_stride: int = 128  # tokens from one window's start to the next's, as in Google's run_squad.py
     max_query_length: int = 64  # tokens of the question; the rest is cut
     n_best_size: int = 20
     max_answer_length: int = 30  # tokens
+    # SQuAD v2.0: no answer is predicted where its score exceeds that of the best span by more than this. Choose it as
+    # best_f1_thresh on other questions than those that are scored.
+    null_score_diff_threshold: float = 0.0
     global_batch_size: int = 32  # features per optimizer step, over all ranks
     peak_lr: float = 3e-5
     warmup_proportion: float = 0.1  # of the steps
@@ -61,4 +64,24 @@ def check_squad(config: SquadConfig) -> Complaints:
     )
     complaints.extend(check_micro_batches(config.runtime, {STAGE: config.max_seq_length}))
     complaints.extend(check_run(config))
+    return complaints
+
+
+@dataclass
+class ScoreConfig:
+    """`bert-lamb score`: predictions -> the figures that the official SQuAD scripts print, as json."""
+
+    data: str = MISSING  # a SQuAD json file
+    predictions: str = MISSING  # json: question id -> text
+    na_prob: str | None = None  # json: question id -> how sure the model is that there is no answer (null_odds.json)
+    na_prob_thresh: float = 1.0  # predictions above it are taken for the empty text
+    version: str | None = None  # 1.1 or 2.0; None: as the data says
+
+
+def check_score(config: ScoreConfig) -> Complaints:
+    complaints = Complaints()
+    complaints.unless(config.version in (None, "1.1", "2.0"), "version", config.version, "1.1 or 2.0")
+    complaints.unless(
+        config.version != "1.1" or config.na_prob is None, "na_prob", config.na_prob, "none in version 1.1"
+    )
     return complaints

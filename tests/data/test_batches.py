@@ -93,7 +93,7 @@ def test_micro_batches_of_a_step_are_alike(shards):
     """Dealt by length: each begins with one of the longest rows, and no two differ by more than one of those."""
     batches = training(shards, micro_batch_size=3, accumulation=8)
     lengths = [batches[number].cu_seqlens.diff().tolist() for number in range(8)]
-    assert sorted(of_one[0] for of_one in lengths) == sorted(sum(lengths, []))[-8:]
+    assert sorted(of_one[0] for of_one in lengths) == sorted(length for of_one in lengths for length in of_one)[-8:]
     assert max(map(sum, lengths)) - min(map(sum, lengths)) <= 32
 
 

@@ -7,7 +7,7 @@ Prediction reads the weights of the last checkpoint, whatever machine trained th
 import copy
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from bert_lamb.finetuning.squad.features import full_windows, mean_length
 from bert_lamb.finetuning.squad.material import Material, Sources, WindowSettings, read_material
 from bert_lamb.finetuning.squad.predict import predict_answers, predict_logits
 from bert_lamb.finetuning.squad.results import read_scores, summary
-from bert_lamb.finetuning.squad.scoring import score
 from bert_lamb.finetuning.squad.task import SquadTask, num_steps
 from bert_lamb.model.encoder import Execution, choose_execution
 from bert_lamb.model.span import SpanModel, span_loss_sum
@@ -157,19 +156,18 @@ def squad(config: SquadConfig) -> dict[str, Any]:
             if process.is_main:
                 if stage is not None:
                     results.save_model(run_dir.path, material.loaded.model, material.loaded.tokenizer)
-                candidates = predict_answers(
+                rankings = predict_answers(
                     material.eval_examples,
                     material.eval_features,
                     logits,
                     n_best_size=config.n_best_size,
                     max_answer_length=config.max_answer_length,
                 )
-                predictions = results.write_predictions(run_dir.path, candidates)
-                truth = {one.id: [answer.text for answer in one.answers] for one in material.eval_examples}
-                scores = score(truth, predictions)
+                threshold = config.null_score_diff_threshold
+                predictions = results.write_predictions(run_dir.path, rankings, threshold=threshold)
                 result = {
-                    "dataset_name": config.dataset_name,
-                    **asdict(scores),
+                    "dataset_name": config.dataset_name or f"SQuAD v{material.eval_examples.version}",
+                    **results.figures_of(material.eval_examples, predictions, results.null_odds_of(rankings)),
                     "num_train_questions": len(material.train_examples),
                     "num_train_features": len(material.train_features),
                     "num_train_steps": stage.schedule.total_steps if stage is not None else 0,

@@ -1,16 +1,19 @@
-"""First stop of the SQuAD path: a SQuAD v1.1 json file -> examples, refused as a whole if anything in it is off.
+"""First stop of the SQuAD path: a SQuAD json file -> examples, refused as a whole if anything in it is off.
 
-Format: Rajpurkar et al. 2016, https://rajpurkar.github.io/SQuAD-explorer/ (`data[].paragraphs[].qas[].answers[]`).
+Format: Rajpurkar et al. 2016 and 2018, https://rajpurkar.github.io/SQuAD-explorer/
+(`data[].paragraphs[].qas[].answers[]`). In v2.0 a question may have no answer; its `is_impossible` says so too.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.files import read_json, require_utf8
+from bert_lamb.finetuning.squad.scoring import Version
 
-EXPECTED = "a SQuAD v1.1 json file (UTF-8, plain or packed with xz, gz or bz2)"
+EXPECTED = "a SQuAD json file (UTF-8, plain or packed with xz, gz or bz2)"
 MAX_SHOWN = 60  # characters of a text in a message
 
 
@@ -24,7 +27,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One question about one paragraph, with every answer that annotators gave."""
+    """One question about one paragraph, with every answer that annotators gave; in v2.0 there may be none."""
 
     id: str
     question: str
@@ -32,16 +35,25 @@ class Example:
     answers: tuple[Answer, ...]
 
 
-def read_examples(file: Path) -> list[Example]:
-    """Every question of a SQuAD v1.1 json file, in the order of the file.
+class Questions(list[Example]):
+    """The examples of a file, in its order, and the version of SQuAD whose rules they follow."""
+
+    def __init__(self, examples: Iterable[Example], version: Version) -> None:
+        super().__init__(examples)
+        self.version: Version = version
+
+
+def read_examples(file: Path) -> Questions:
+    """Every question of a SQuAD json file, in the order of the file.
 
     Raises UserError, naming the place in the file, for what is missing, of the wrong type, a duplicate id, half of a
-    surrogate pair, an answer that does not occur at its `answer_start`, and for all that only SQuAD v2.0 has: its
-    version, questions without an answer, plausible answers.
+    surrogate pair, an answer that does not occur at its `answer_start`, and a question without answers where the file
+    says v1.1 or the question itself says otherwise.
     """
     content = read_json(file, expected=EXPECTED, fix="set train_file and eval_file")
-    _check_version(content, file)
+    said = said_version(content, file)
     examples: dict[str, Example] = {}
+    without_answers: str | None = None  # the place of the first such question
     for i, article in enumerate(_get(content, "data", list, f"{file}: ")):
         place = f"{file}: data[{i}]."
         for j, paragraph in enumerate(_get(article, "paragraphs", list, place)):
@@ -51,18 +63,23 @@ def read_examples(file: Path) -> list[Example]:
                 example = _read_example(qa, context, f"{place}qas[{k}].")
                 if example.id in examples:
                     raise _refusal(f"{place}qas[{k}] with the id {example.id!r} of an earlier question", "unique ids")
+                if not example.answers and without_answers is None:
+                    without_answers = f"{place}qas[{k}].answers empty (question {example.id!r})"
                 examples[example.id] = example
     if not examples:
         raise _refusal(f"{file} without a question", "at least one")
-    return list(examples.values())
+    if said == "1.1" and without_answers is not None:
+        raise _refusal(f"{without_answers} with version {content['version']!r}", "an answer, or version v2.0")
+    return Questions(examples.values(), said or ("1.1" if without_answers is None else "2.0"))
 
 
-def _check_version(content: Any, file: Path) -> None:
+def said_version(content: Any, file: Path) -> Version | None:
+    """The version that a file names; None for one that names none, or another."""
     version = content.get("version") if isinstance(content, dict) else None
     if not isinstance(version, str | int | float | None):
         raise _refusal(f"{file}: version of type {type(version).__name__}", "str")
-    if str(version).strip().lower().removeprefix("v").split(".")[0] == "2":
-        raise _refusal_of_v2(f"{file} with version {version!r}")
+    number = str(version).strip().lower().removeprefix("v").split(".")[0]
+    return "1.1" if number == "1" else "2.0" if number == "2" else None
 
 
 def _read_example(qa: Any, context: str, place: str) -> Example:
@@ -70,10 +87,6 @@ def _read_example(qa: Any, context: str, place: str) -> Example:
     question = _get(qa, "question", str, place)
     if not question.strip():
         raise _refusal(f"{place}question without text (question {question_id!r})", "a question")
-    if "is_impossible" in qa and _get(qa, "is_impossible", bool, place):
-        raise _refusal_of_v2(f"{place}is_impossible=true (question {question_id!r})")
-    if qa.get("plausible_answers"):
-        raise _refusal_of_v2(f"{place}plausible_answers (question {question_id!r})")
     answers = tuple(
         Answer(
             text=_get(answer, "text", str, f"{place}answers[{n}]."),
@@ -81,8 +94,11 @@ def _read_example(qa: Any, context: str, place: str) -> Example:
         )
         for n, answer in enumerate(_get(qa, "answers", list, place))
     )
-    if not answers:
-        raise _refusal_of_v2(f"{place}answers empty (question {question_id!r})")
+    if "is_impossible" in qa and _get(qa, "is_impossible", bool, place) is bool(answers):
+        raise _refusal(
+            f"{place}is_impossible={str(bool(answers)).lower()} with {len(answers)} answers (question {question_id!r})",
+            "true without answers, false with some",
+        )
     for n, answer in enumerate(answers):
         is_inside = bool(answer.text.strip()) and answer.start >= 0
         if not is_inside or not context.startswith(answer.text, answer.start):
@@ -117,12 +133,4 @@ def _shown_number(number: int) -> str:
 
 
 def _refusal(found: str, expected: str) -> UserError:
-    return UserError(found=found, expected=expected, fix="correct the file, or use one in the form of SQuAD v1.1")
-
-
-def _refusal_of_v2(found: str) -> UserError:
-    return UserError(
-        found=f"{found}, as SQuAD v2.0 has it",
-        expected="SQuAD v1.1, where every question has an answer; v2.0 is not supported",
-        fix="use a v1.1 file, or remove the questions without an answer, their plausible_answers and the version",
-    )
+    return UserError(found=found, expected=expected, fix="correct the file, or use one in the form of SQuAD")

@@ -1,12 +1,11 @@
 """Everything a fine-tuning reads, checked as a whole before anything is written: questions, model folder, windows."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.examples import Example, read_examples
+from bert_lamb.finetuning.squad.examples import Questions, read_examples
 from bert_lamb.finetuning.squad.features import NO_ANSWER, Feature, answer_positions, make_features
 from bert_lamb.finetuning.squad.model import Loaded, check_folder, check_lengths, input_files, load_model
 from bert_lamb.finetuning.squad.tokenizer import WordPieces
@@ -24,7 +23,7 @@ class Sources:
     eval_file: Path
     is_pretrained: bool  # False: weights are drawn, not read
 
-    def read_examples(self) -> tuple[list[Example], list[Example]]:
+    def read_examples(self) -> tuple[Questions, Questions]:
         """(training, evaluation) questions; UserError for files and folders that cannot be used."""
         if self.train_file is None and not self.is_pretrained:
             raise UserError(
@@ -33,7 +32,9 @@ class Sources:
                 fix="set train_file",
             )
         check_folder(self.model_dir)
-        return read_examples(self.train_file) if self.train_file is not None else [], read_examples(self.eval_file)
+        evaluation = read_examples(self.eval_file)
+        none = Questions([], evaluation.version)
+        return read_examples(self.train_file) if self.train_file is not None else none, evaluation
 
     def describe(self) -> dict[str, dict[str, str]]:
         """Name -> path and sha256 of every file that the scores depend on."""
@@ -68,17 +69,17 @@ class Material:
     """What was read. positions: the first and last answer token of each training feature."""
 
     loaded: Loaded
-    train_examples: Sequence[Example]
+    train_examples: Questions
     train_features: list[Feature]
     positions: list[tuple[int, int]]
-    eval_examples: Sequence[Example]
+    eval_examples: Questions
     eval_features: list[Feature]
 
 
 def read_material(
     sources: Sources,
-    train_examples: list[Example],
-    eval_examples: list[Example],
+    train_examples: Questions,
+    eval_examples: Questions,
     windows: WindowSettings,
     process: Process,
     *,
@@ -111,7 +112,7 @@ def describe_model(loaded: Loaded, *, is_pretrained: bool) -> str:
 
 
 def windows_of(
-    examples: list[Example], tokenizer: WordPieces, windows: WindowSettings, process: Process, *, name: str
+    examples: Questions, tokenizer: WordPieces, windows: WindowSettings, process: Process, *, name: str
 ) -> list[Feature]:
     """The features of `examples`; says so when much of them is not in the vocabulary."""
     if not examples:
@@ -135,14 +136,20 @@ def windows_of(
     return features
 
 
-def positions_of(examples: list[Example], features: list[Feature], process: Process) -> list[tuple[int, int]]:
+def positions_of(examples: Questions, features: list[Feature], process: Process) -> list[tuple[int, int]]:
     """Where each feature shows its question's first answer; says how many answers no window shows whole."""
-    positions = [answer_positions(feature, examples[feature.example_index].answers[0]) for feature in features]
+    answers = [examples[feature.example_index].answers for feature in features]
+    positions = [
+        answer_positions(feature, of_one[0]) if of_one else NO_ANSWER
+        for feature, of_one in zip(features, answers, strict=True)
+    ]
     shown = {f.example_index for f, position in zip(features, positions, strict=True) if position != NO_ANSWER}
+    num_unanswerable = sum(not example.answers for example in examples)
     if process.is_main:
         print(
             f"train: {len(examples):,} questions in {len(features):,} windows; "
-            f"{len(examples) - len(shown):,} answers are whole in no window",
+            f"{len(examples) - len(shown) - num_unanswerable:,} answers are whole in no window"
+            + (f"; {num_unanswerable:,} questions have no answer" if examples.version == "2.0" else ""),
             flush=True,
         )
     return positions

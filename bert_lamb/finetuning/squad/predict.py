@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bert_lamb.engine.agreement import of_all_ranks, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.examples import Example
+from bert_lamb.finetuning.squad.examples import Example, Questions
 from bert_lamb.finetuning.squad.features import Feature, lay_out
 from bert_lamb.model.span import SpanModel
 from bert_lamb.progress import Progress
@@ -32,12 +32,30 @@ class Logits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One answer proposed for an example."""
+    """One answer proposed for an example; the empty text says that there is none."""
 
     text: str
     start_logit: float
     end_logit: float
     probability: float  # among the n best of the example
+
+    @property
+    def score(self) -> float:
+        return self.start_logit + self.end_logit
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The n best answers of an example, best first. null_score_diff: see `rank_answers`; None in v1.1."""
+
+    candidates: list[Candidate]
+    null_score_diff: float | None
+
+    def best_text(self, threshold: float) -> str:
+        """The answer: the empty text where null_score_diff is above the threshold, else the best that is not empty."""
+        if self.null_score_diff is not None and self.null_score_diff > threshold:
+            return ""
+        return next(candidate.text for candidate in self.candidates if candidate.text)
 
 
 def predict_logits(
@@ -102,14 +120,14 @@ def logits_of_share(
 
 
 def predict_answers(
-    examples: Sequence[Example],
+    examples: Questions,
     features: Sequence[Feature],
     logits: Sequence[Logits],
     *,
     n_best_size: int,
     max_answer_length: int,
-) -> dict[str, list[Candidate]]:
-    """At most `n_best_size` answers for every example id, best first, no text twice. See `rank_answers`."""
+) -> dict[str, Ranking]:
+    """The best answers for every example id, no text twice. See `rank_answers`."""
     members: list[list[int]] = [[] for _ in examples]
     for i, feature in enumerate(features):
         members[feature.example_index].append(i)
@@ -120,6 +138,7 @@ def predict_answers(
             [logits[i] for i in indices],
             n_best_size=n_best_size,
             max_answer_length=max_answer_length,
+            may_be_unanswerable=examples.version == "2.0",
         )
         for example, indices in zip(examples, members, strict=True)
     }
@@ -132,12 +151,16 @@ def rank_answers(
     *,
     n_best_size: int,
     max_answer_length: int,
-) -> list[Candidate]:
+    may_be_unanswerable: bool,
+) -> Ranking:
     """The best spans of one example over all its windows.
 
     A span begins at a token in its window of maximum context, is at most `max_answer_length` tokens long and scores
     start logit + end logit. Equal scores: the earlier window, the earlier start, the earlier end wins.
     Probability is the softmax of the scores of the answers returned.
+    Where the example may be unanswerable (v2.0) the empty text is one of the answers, if need be beyond `n_best_size`,
+    with the logits of [CLS] in the window where their sum is lowest, and null_score_diff is its score minus that of the
+    best span (Google's run_squad.py, write_predictions).
     """
     spans: list[tuple[float, int, int, int]] = []  # (-score, window, first token, last token), tokens of the window
     for window_index, (feature, window_logits) in enumerate(zip(features, logits, strict=True)):
@@ -154,7 +177,18 @@ def rank_answers(
         chosen.setdefault(text, (start_logit, end_logit))
         if len(chosen) == n_best_size:
             break
-    best_score = max(sum(pair) for pair in chosen.values())
+    if not may_be_unanswerable:
+        return Ranking(_with_probabilities(chosen), None)
+    null = min(((float(one.start[0]), float(one.end[0])) for one in logits), key=sum)
+    null_score_diff = sum(null) - max(map(sum, chosen.values()))
+    is_beaten = sum(sum(pair) >= sum(null) for pair in chosen.values())  # by so many spans
+    in_order = list(chosen.items())
+    kept = [*in_order[:is_beaten], ("", null), *in_order[is_beaten : max(1, n_best_size - 1)]]
+    return Ranking(_with_probabilities(dict(kept)), null_score_diff)
+
+
+def _with_probabilities(chosen: dict[str, tuple[float, float]]) -> list[Candidate]:
+    best_score = max(map(sum, chosen.values()))
     weights = [math.exp(sum(pair) - best_score) for pair in chosen.values()]
     return [
         Candidate(text, start_logit, end_logit, weight / sum(weights))

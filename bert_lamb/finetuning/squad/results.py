@@ -2,11 +2,13 @@
 
 model/                  the fine-tuned model and its tokenizer, for transformers
 nbest_predictions.json  question id -> the best answers with logits and probabilities
+null_odds.json          question id -> score of no answer minus that of the best one (SQuAD v2.0)
 predictions.json        question id -> the best answer, as the official scorer reads it
 scores.json             the result; written last, so it stands for a complete run
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,17 +18,21 @@ from typing import Any
 from transformers import BertForQuestionAnswering
 
 from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad.examples import Questions
 from bert_lamb.finetuning.squad.files import read_json
 from bert_lamb.finetuning.squad.model import quiet_transformers
-from bert_lamb.finetuning.squad.predict import Candidate
+from bert_lamb.finetuning.squad.predict import Ranking
+from bert_lamb.finetuning.squad.scoring import score
 from bert_lamb.finetuning.squad.tokenizer import WordPieces
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.run_dir import RunKind
 
 MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME = "model", "nbest_predictions.json", "predictions.json"
-SCORES_NAME = "scores.json"
+NULL_ODDS_NAME, SCORES_NAME = "null_odds.json", "scores.json"
 KIND = RunKind(
-    "a run of squad", mark="inputs", results=frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, SCORES_NAME})
+    "a run of squad",
+    mark="inputs",
+    results=frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, NULL_ODDS_NAME, SCORES_NAME}),
 )
 
 
@@ -41,12 +47,40 @@ def save_model(run_dir: Path, model: BertForQuestionAnswering, tokenizer: WordPi
     partial.rename(folder)
 
 
-def write_predictions(run_dir: Path, candidates: Mapping[str, list[Candidate]]) -> dict[str, str]:
-    """Both files of predictions; returns question id -> the best answer."""
-    write_json(run_dir / NBEST_NAME, {id_: [asdict(one) for one in best] for id_, best in candidates.items()})
-    predictions = {question_id: best[0].text for question_id, best in candidates.items()}
+def write_predictions(run_dir: Path, rankings: Mapping[str, Ranking], *, threshold: float) -> dict[str, str]:
+    """The files of predictions; returns question id -> the answer. threshold: see `Ranking.best_text`."""
+    write_json(run_dir / NBEST_NAME, {id_: [asdict(one) for one in best.candidates] for id_, best in rankings.items()})
+    if null_odds := null_odds_of(rankings):
+        write_json(run_dir / NULL_ODDS_NAME, null_odds)
+    predictions = {question_id: ranking.best_text(threshold) for question_id, ranking in rankings.items()}
     write_json(run_dir / PREDICTIONS_NAME, predictions)
     return predictions
+
+
+def null_odds_of(rankings: Mapping[str, Ranking]) -> dict[str, float]:
+    """Question id -> null_score_diff; empty in v1.1."""
+    diffs = {question_id: ranking.null_score_diff for question_id, ranking in rankings.items()}
+    return {question_id: diff for question_id, diff in diffs.items() if diff is not None}
+
+
+def figures_of(questions: Questions, predictions: Mapping[str, str], null_odds: Mapping[str, float]) -> dict[str, Any]:
+    """What scores.json says of the predictions: exact_match and f1 in percent, counts, and in v2.0 the official names.
+
+    The figures are of the predictions as they are; the best ones, of thresholds on null_odds that these very questions
+    have chosen, are what `bert-lamb score na_prob=null_odds.json` finds.
+    """
+    answers = {one.id: [answer.text for answer in one.answers] for one in questions}
+    is_v2 = questions.version == "2.0"
+    na_probs = null_odds if is_v2 else None
+    official = score(questions.version, answers, predictions, na_probs=na_probs, na_prob_thresh=math.inf)
+    return {
+        "version": questions.version,
+        "exact_match": official["exact" if is_v2 else "exact_match"],
+        "f1": official["f1"],
+        "num_questions": len(answers),
+        "num_unanswered": sum(question_id not in predictions for question_id in answers),
+        "num_unknown": sum(question_id not in answers for question_id in predictions),
+    } | (official if is_v2 else {})
 
 
 def read_scores(run_dir: Path) -> dict[str, Any] | None:

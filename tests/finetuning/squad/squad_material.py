@@ -5,7 +5,7 @@ import string
 import torch
 from transformers import BertConfig, BertTokenizer
 
-from bert_lamb.finetuning.squad.examples import Answer, Example
+from bert_lamb.finetuning.squad.examples import Answer, Example, Questions
 from bert_lamb.finetuning.squad.features import Feature
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -35,7 +35,7 @@ def as_transformers_takes_it(feature: Feature) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.tensor([feature.input_ids]), "token_type_ids": torch.tensor([types])}
 
 
-def where_questions() -> list[Example]:
+def where_questions() -> Questions:
     """Eight questions on who lives where; the answer is the word after the person's "lives in"."""
     examples = []
     for i, person in enumerate(PEOPLE):
@@ -44,7 +44,17 @@ def where_questions() -> list[Example]:
         context = " and ".join(f"{name} lives in {place}" for name, place in pairs)
         answer = Answer(PLACES[i], context.index(PLACES[i]))
         examples.append(Example(f"q{i}", f"where does {person} live", context, (answer,)))
-    return examples
+    return Questions(examples, "1.1")
+
+
+def where_questions_of_v2() -> Questions:
+    """The same, and about each person a context that names no place, which a tiny model tells apart soon."""
+    answered = where_questions()
+    without = [
+        Example(f"n{i}", example.question, f"{PEOPLE[i]} lives and {PEOPLE[i - 1]} lives", ())
+        for i, example in enumerate(answered)
+    ]
+    return Questions([*answered, *without], "2.0")
 
 
 def squad_json(examples: list[Example]) -> dict:
@@ -62,4 +72,7 @@ def squad_json(examples: list[Example]) -> dict:
         }
         for example in examples
     ]
-    return {"version": "1.1", "data": [{"title": "synthetic", "paragraphs": paragraphs}]}
+    return {
+        "version": f"v{getattr(examples, 'version', '1.1')}",
+        "data": [{"title": "synthetic", "paragraphs": paragraphs}],
+    }

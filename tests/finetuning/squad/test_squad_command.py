@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from squad_material import squad_json, where_questions
+from squad_material import squad_json, where_questions, where_questions_of_v2
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
+from bert_lamb.cli import main as cli
 from bert_lamb.config.checks import IfExists
 from bert_lamb.config.optimizer import AdamWConfig
 from bert_lamb.config.runtime import EngineName, Precision, RuntimeConfig
@@ -94,6 +95,35 @@ def test_the_saved_model_predicts_the_same_in_transformers_and_without_training(
     assert read(again, "predictions.json") == read(config, "predictions.json")
     assert result["num_train_steps"] == 0
     assert not (Path(again.run_dir) / "model").exists()
+
+
+def test_questions_without_answers(config, tmp_path, capsys):
+    """SQuAD v2.0 learnt by heart; the official scorer says of the files what scores.json says."""
+    file = tmp_path / "v2.json"
+    file.write_text(json.dumps(squad_json(where_questions_of_v2())))
+    v2 = replace(config, train_file=str(file), eval_file=str(file), dataset_name=None, num_epochs=80.0, peak_lr=5e-3)
+    result = squad(v2)
+    assert "8 questions have no answer" in capsys.readouterr().out
+    assert (result["version"], result["dataset_name"]) == ("2.0", "SQuAD v2.0")
+    assert (result["exact_match"], result["HasAns_exact"], result["NoAns_exact"]) == (100, 100, 100)
+    expected = {one.id: one.answers[0].text if one.answers else "" for one in where_questions_of_v2()}
+    assert read(v2, "predictions.json") == expected
+    odds = read(v2, "null_odds.json")
+    assert all((odds[question_id] > 0) == (text == "") for question_id, text in expected.items())
+    nbest = read(v2, "nbest_predictions.json")
+    for question_id, best in nbest.items():
+        scores = {one["text"]: one["start_logit"] + one["end_logit"] for one in best}
+        assert odds[question_id] == pytest.approx(scores.pop("") - max(scores.values()))
+    files = {"data": file, "predictions": f"{v2.run_dir}/predictions.json", "na_prob": f"{v2.run_dir}/null_odds.json"}
+    assert cli.main(["score", *(f"{name}={path}" for name, path in files.items())]) == 0
+    official = json.loads(capsys.readouterr().out)
+    assert {name: result[name] for name in official} == official
+    assert official["best_f1"] == 100
+    model = replace(v2, model_dir=f"{v2.run_dir}/model", train_file=None)
+    for threshold, has, no in ((-1e9, 0, 100), (1e9, 100, 0)):
+        again = replace(model, null_score_diff_threshold=threshold, run_dir=str(tmp_path / f"at{threshold}"))
+        result = squad(again)
+        assert (result["HasAns_exact"], result["NoAns_exact"]) == (has, no)
 
 
 def test_a_seed_gives_one_result(quick):

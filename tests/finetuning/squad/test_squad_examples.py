@@ -7,7 +7,7 @@ import json
 import lzma
 
 import pytest
-from squad_material import squad_json, where_questions
+from squad_material import squad_json, where_questions, where_questions_of_v2
 
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import read_examples
@@ -84,10 +84,10 @@ HALF = "\ud83d"  # of a surrogate pair
         (question(answers=None), "answers of type NoneType"),
         (question(answers={"text": ["madrid"], "answer_start": [0]}), "answers of type dict"),  # as the hub has it
         (question(answers=["madrid"]), r"answers\[0\] of type str"),
-        (question(answers=[]), r"answers empty .*v2\.0"),
-        (question(is_impossible=True), r"is_impossible=true .*v2\.0"),
+        (question(answers=[]), r"answers empty .*with version 'v1\.1'; expected an answer, or version v2\.0"),
+        (question(is_impossible=True), "is_impossible=true with 1 answers"),
+        (question(answers=[], is_impossible=False), "is_impossible=false with 0 answers"),
         (question(is_impossible="no"), "is_impossible of type str"),
-        (question(plausible_answers=[{"text": "madrid", "answer_start": 0}]), r"plausible_answers .*v2\.0"),
         (answer(text=""), "with '' at answer_start"),
         (answer(text=7), "text of type int"),
         (answer(text=f"madrid{HALF}"), "surrogate pair .*text;"),
@@ -112,17 +112,29 @@ def test_a_spoilt_paragraph_is_refused_with_its_place(tmp_path, spoil, message):
     str(refusal.value).encode("utf-8")
 
 
+@pytest.mark.parametrize("version", ["v2.0", "2.0", 2.0, 2, "V2", None, "mine"])
+def test_questions_without_answers_are_v2(tmp_path, version):
+    """As the official files have them, with plausible answers, which are read by nobody."""
+    content = squad_json(where_questions_of_v2())
+    for paragraph in content["data"][0]["paragraphs"]:
+        for qa in paragraph["qas"]:
+            qa["is_impossible"] = not qa["answers"]
+            qa["plausible_answers"] = [{"text": "elsewhere", "answer_start": 10**6}]
+    found = read_examples(write(tmp_path, {**content, "version": version}))
+    assert (found, found.version) == (where_questions_of_v2(), "2.0")
+
+
 @pytest.mark.parametrize("version", ["v2.0", "2.0", 2.0, 2, "V2"])
-def test_a_file_of_v2_is_refused_by_that_name(tmp_path, version):
-    with pytest.raises(UserError, match=r"v2\.0 is not supported"):
-        read_examples(write(tmp_path, {**GOOD, "version": version}))
+def test_a_file_of_v2_stays_one_where_all_questions_are_answered(tmp_path, version):
+    assert read_examples(write(tmp_path, {**GOOD, "version": version})).version == "2.0"
 
 
 @pytest.mark.parametrize("version", ["1.1", "v1.1", 1.1, None, "mine"])
 def test_other_versions_and_what_v2_says_of_answered_questions_are_read(tmp_path, version):
     content = copy.deepcopy(GOOD)
     question(is_impossible=False, plausible_answers=[])(content)
-    assert read_examples(write(tmp_path, {**content, "version": version})) == where_questions()
+    found = read_examples(write(tmp_path, {**content, "version": version}))
+    assert (found, found.version) == (where_questions(), "1.1")
 
 
 @pytest.mark.parametrize("title", [None, 7, ["a"], HALF])

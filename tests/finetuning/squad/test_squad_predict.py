@@ -37,10 +37,19 @@ def logits(start: list[float], end: list[float]) -> Logits:
     return Logits(*(np.array([99, 99, 99, *row, 99], dtype=np.float32) for row in (start, end)))
 
 
+EXAMPLE = Example("q", "q", CONTEXT, ())
+
+
+def ranked(features, given, **sizes):
+    """The candidates of v1.1."""
+    ranking = rank_answers(EXAMPLE, features, given, **sizes, may_be_unanswerable=False)
+    assert ranking.null_score_diff is None
+    return ranking.candidates
+
+
 def test_by_hand():
     """Starts b 3, c 1; ends b 0, c 2: "b c" 5, "b" 3, "c" 3, all others lower; "b" comes before "c" by its start."""
-    best = rank_answers(
-        Example("q", "q", CONTEXT, ()),
+    best = ranked(
         [window(slice(0, 5), [True] * 5)],
         [logits([-9, 3, 1, -9, -9], [-9, 0, 2, -9, -9])],
         n_best_size=3,
@@ -55,18 +64,17 @@ def test_by_hand():
 def test_an_answer_is_not_longer_than_allowed_nor_reversed():
     start, end = [5, 0, 0, 0, 0], [0, 0, 0, 5, 0]
     features, given = [window(slice(0, 5), [True] * 5)], [logits(start, end)]
-    arguments = (Example("q", "q", CONTEXT, ()), features, given)
-    assert rank_answers(*arguments, n_best_size=1, max_answer_length=4)[0].text == "a b c d"
-    assert rank_answers(*arguments, n_best_size=1, max_answer_length=3)[0].text == "a"
+    arguments = (features, given)
+    assert ranked(*arguments, n_best_size=1, max_answer_length=4)[0].text == "a b c d"
+    assert ranked(*arguments, n_best_size=1, max_answer_length=3)[0].text == "a"
     reversed_logits = [logits([0, 0, 0, 5, 0], [5, 0, 0, 0, 0])]
-    assert rank_answers(arguments[0], features, reversed_logits, n_best_size=1, max_answer_length=5)[0].text == "a"
+    assert ranked(features, reversed_logits, n_best_size=1, max_answer_length=5)[0].text == "a"
 
 
 def test_a_span_starts_where_its_token_has_most_context():
     first = window(slice(0, 3), [True, True, False])
     second = window(slice(2, 5), [True, True, True])
-    best = rank_answers(
-        Example("q", "q", CONTEXT, ()),
+    best = ranked(
         [first, second],
         [logits([0, 1, 9], [0, 0, 9]), logits([0, 0, 0], [0, 2, 0])],
         n_best_size=1,
@@ -76,16 +84,14 @@ def test_a_span_starts_where_its_token_has_most_context():
 
 
 def test_equal_texts_are_one_answer_and_ties_go_to_the_earlier():
-    best = rank_answers(
-        Example("q", "q", CONTEXT, ()),
+    best = ranked(
         [window(slice(0, 5), [True] * 5)],
         [logits([0] * 5, [0] * 5)],
         n_best_size=20,
         max_answer_length=1,
     )
     assert [one.text for one in best] == ["a", "b", "c", "d"]
-    best = rank_answers(
-        Example("q", "q", CONTEXT, ()),
+    best = ranked(
         [window(slice(0, 5), [True] * 5)],
         [logits([3, 0, 0, 0, 1], [3, 0, 0, 0, 1])],
         n_best_size=20,
@@ -98,8 +104,7 @@ def test_equal_texts_are_one_answer_and_ties_go_to_the_earlier():
 def test_equals_trying_every_span(seed):
     random = np.random.default_rng(seed)
     start, end = (random.integers(-3, 4, 5).astype(float).tolist() for _ in range(2))
-    best = rank_answers(
-        Example("q", "q", CONTEXT, ()),
+    best = ranked(
         [window(slice(0, 5), [True] * 5)],
         [logits(start, end)],
         n_best_size=20,
@@ -122,11 +127,61 @@ def test_gold_labels_as_logits_score_100(pieces):
         given.append(Logits(start, end))
     best = predict_answers(examples, features, given, n_best_size=5, max_answer_length=5)
     assert set(best) == {example.id for example in examples}
-    scores = score(
+    figures = score(
+        "1.1",
         {example.id: [example.answers[0].text] for example in examples},
-        {question_id: candidates[0].text for question_id, candidates in best.items()},
+        {question_id: ranking.best_text(0.0) for question_id, ranking in best.items()},
     )
-    assert (scores.exact_match, scores.f1) == (100, 100)
+    assert figures == {"exact_match": 100, "f1": 100}
+
+
+def with_null(start, end, null, n_best_size, threshold=0.0):
+    """(texts, probabilities, null_score_diff, the answer) of a window whose [CLS] has these logits."""
+    given = logits(start, end)
+    given.start[0], given.end[0] = null
+    feature = window(slice(0, 5), [True] * 5)
+    other = logits(start, end)  # a second window, whose [CLS] is surer that there is no answer
+    ranking = rank_answers(
+        EXAMPLE,
+        [feature, feature],
+        [other, given],
+        n_best_size=n_best_size,
+        max_answer_length=2,
+        may_be_unanswerable=True,
+    )
+    texts = [one.text for one in ranking.candidates]
+    return texts, [one.probability for one in ranking.candidates], ranking.null_score_diff, ranking.best_text(threshold)
+
+
+START, END = [-9, 3, 1, -9, -9], [-9, 0, 2, -9, -9]  # "b c" 5, "b" 3, "c" 3
+
+
+def test_no_answer_by_hand():
+    """Its place among the answers follows from its score, 3.5 + 0.5; its odds are those against the best span."""
+    texts, probabilities, diff, answer = with_null(START, END, (3.5, 0.5), n_best_size=3)
+    assert (texts, diff, answer) == (["b c", "", "b"], -1, "b c")
+    total = math.exp(5) + math.exp(4) + math.exp(3)
+    assert probabilities == pytest.approx([math.exp(score) / total for score in (5, 4, 3)])
+
+
+@pytest.mark.parametrize(
+    ("null", "n_best_size", "texts", "diff"),
+    [
+        ((6, 0), 3, ["", "b c", "b"], 1),
+        ((5, 0), 3, ["b c", "", "b"], 0),  # of equals the span comes first
+        ((-90, 0), 2, ["b c", "b", ""], -95),  # one more than the n best
+        ((60, 0), 1, ["", "b c"], 55),  # and so is the best span
+    ],
+)
+def test_no_answer_and_the_best_span_are_always_among_the_answers(null, n_best_size, texts, diff):
+    found, _, found_diff, _ = with_null(START, END, null, n_best_size)
+    assert (found, found_diff) == (texts, diff)
+
+
+def test_the_threshold_decides_between_them():
+    """Above it there is no answer, at it the best span."""
+    answers = [with_null(START, END, (6, 0), 3, threshold)[3] for threshold in (0.0, 0.99, 1.0, 2.0)]
+    assert answers == ["", "", "b c", "b c"]
 
 
 def test_logits_equal_transformers_run_one_by_one(tokenizer, pieces):
