@@ -39,6 +39,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"jinja2", "torch", "transformers", "yaml"},
         {"bert_lamb", "bert_lamb.model.bert", "bert_lamb.outputs"},
     ),
+    "bert_lamb/checkpoint/folder": ({"torch", "safetensors", "tokenizers", "transformers"}, set()),
     "bert_lamb/checkpoint": ({"torch", "safetensors"}, {"bert_lamb.engine", "bert_lamb.outputs"}),
     "bert_lamb/train/schedule.py": (set(), set()),
     "bert_lamb/train/batch_plan.py": (set(), set()),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_lamb.checkpoint.folder.files import read_json, require_utf8
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.files import read_json, require_utf8
 
 EXPECTED = "a SQuAD v1.1 json file (UTF-8, plain or packed with xz, gz or bz2)"
 MAX_SHOWN = 60  # characters of a text in a message

@@ -15,11 +15,11 @@ from typing import Any
 
 from transformers import BertForQuestionAnswering
 
+from bert_lamb.checkpoint.folder.contents import quiet_transformers
+from bert_lamb.checkpoint.folder.files import read_json
+from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.files import read_json
-from bert_lamb.finetuning.squad.model import quiet_transformers
 from bert_lamb.finetuning.squad.predict import Candidate
-from bert_lamb.finetuning.squad.tokenizer import WordPieces
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.run_dir import RunKind
 
