@@ -40,6 +40,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"bert_lamb", "bert_lamb.model.bert", "bert_lamb.outputs"},
     ),
     "bert_lamb/checkpoint/folder": ({"torch", "safetensors", "tokenizers", "transformers"}, set()),
+    "bert_lamb/checkpoint/importing/command.py": (
+        {"jinja2", "safetensors", "transformers"},
+        {"bert_lamb", "bert_lamb.outputs"},
+    ),
+    "bert_lamb/checkpoint/importing": ({"numpy", "torch"}, set()),
     "bert_lamb/checkpoint": ({"torch", "safetensors"}, {"bert_lamb.engine", "bert_lamb.outputs"}),
     "bert_lamb/train/schedule.py": (set(), set()),
     "bert_lamb/train/batch_plan.py": (set(), set()),

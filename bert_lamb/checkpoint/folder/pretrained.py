@@ -18,6 +18,8 @@ from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.errors import UserError
 
 HEADS = ("bert.pooler.", "cls.predictions.", "cls.seq_relationship.")  # each there as a whole, or absent
+# Weights with a row for each entry of the vocabulary; trainers pad them.
+VOCABULARY_ROWS = ("embeddings.word_embeddings.weight", "predictions.bias", "decoder.weight", "decoder.bias")
 TIED = {  # a second name of the same weight -> the name that BertForPreTraining's parameters have
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",

@@ -6,6 +6,7 @@ Two formats: safetensors, and what torch.save writes, which is read without runn
 import argparse
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +28,7 @@ NO_NUMBERS = (b"<", b"\x89HDF")  # what these are is said instead of what the re
 # What a damaged pickle or zip archive makes torch.load raise; found by cutting and changing small files at every byte.
 UNREADABLE = (
     *(RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-    *(ArithmeticError, MemoryError, ImportError),
+    *(ArithmeticError, MemoryError, ImportError, struct.error),
 )
 
 
@@ -108,7 +109,7 @@ def read_torch_file(file: Path) -> Any:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None:
-            raise refusal(file, error, expected="a file of torch.save") from error
+            raise refusal(file, "its pickle cannot be read", expected="a file of torch.save") from error
         raise UserError(
             found=f"{file} with a Python object in it ({named[1]})",
             expected="tensors and plain values; reading an object can run any code, so it is not read",

@@ -68,6 +68,20 @@ def read_tokenizer(folder: Path) -> WordPieces:
     return WordPieces(vocabulary, casing, special)
 
 
+def read_plain_tokenizer(file: Path, *, is_lowercase: bool) -> WordPieces:
+    """The tokenizer of a vocab.txt with nothing beside it, as Google's checkpoints have it.
+
+    is_lowercase: whether text is lower-cased and loses its accents. Raises UserError as `read_tokenizer`.
+    """
+    vocabulary = read_vocabulary(file)
+    casing = Casing(is_lowercase, strips_accents=is_lowercase, spaces_chinese=True)
+    check_special_tokens(SPECIAL_TOKENS, vocabulary, file)
+    check_casing(
+        vocabulary, casing, SPECIAL_TOKENS, file, fix=f"set is_lowercase={'false' if is_lowercase else 'true'}"
+    )
+    return WordPieces(vocabulary, casing, dict(SPECIAL_TOKENS))
+
+
 def _read_object(file: Path) -> dict[str, Any]:
     """The json object in a file, empty if there is no such file."""
     if not file.exists():

@@ -61,8 +61,13 @@ def check_special_tokens(special: dict[str, str], vocabulary: dict[str, int], fo
         )
 
 
-def check_casing(vocabulary: dict[str, int], casing: Casing, special: dict[str, str], folder: Path) -> None:
-    """Refuse a casing under which much of the vocabulary cannot occur, or under which capitals have no entry."""
+def check_casing(
+    vocabulary: dict[str, int], casing: Casing, special: dict[str, str], place: Path, *, fix: str | None = None
+) -> None:
+    """Refuse a casing under which much of the vocabulary cannot occur, or under which capitals have no entry.
+
+    place, fix: where the vocabulary is, and what to set instead of the settings of its folder, for messages.
+    """
     normalizer = casing.normalizer()
     words = [entry for entry in vocabulary if entry not in special.values() and not entry.startswith("[unused")]
     bare = [entry.removeprefix("##") for entry in words]
@@ -72,13 +77,13 @@ def check_casing(vocabulary: dict[str, int], casing: Casing, special: dict[str, 
         if len(lost) > MAX_UNREACHABLE_SHARE * len(words):
             raise UserError(
                 found=f"{setting} (strip_accents={json.dumps(casing.strips_accents)}) with a vocabulary of which "
-                f"{len(lost):,} of {len(words):,} entries, such as {lost[0]!r}, can then not occur in {folder}",
+                f"{len(lost):,} of {len(words):,} entries, such as {lost[0]!r}, can then not occur in {place}",
                 expected="the casing that the vocabulary was made with",
-                fix=f"set do_lower_case and strip_accents in its {CONFIG_FILE} and {TOKENIZER_FILE}",
+                fix=fix or f"set do_lower_case and strip_accents in its {CONFIG_FILE} and {TOKENIZER_FILE}",
             )
     elif has_small_letters_alone(bare, MAX_SHARE_WITHOUT_CAPITALS):
         raise UserError(
-            found=f"{setting} with a vocabulary that has no capital letter in {folder}",
+            found=f"{setting} with a vocabulary that has no capital letter in {place}",
             expected="the casing that the vocabulary was made with",
-            fix=f"set do_lower_case in its {CONFIG_FILE} and {TOKENIZER_FILE}",
+            fix=fix or f"set do_lower_case in its {CONFIG_FILE} and {TOKENIZER_FILE}",
         )

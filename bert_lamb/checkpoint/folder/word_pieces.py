@@ -66,6 +66,12 @@ class WordPieces:
         """Rows that the word embeddings need: the largest id and 1."""
         return max(self.vocabulary.values()) + 1
 
+    @property
+    def entries(self) -> list[str]:
+        """The entry of each id, as the lines of a vocab.txt; empty for an id that has none."""
+        texts = {number: entry for entry, number in self.vocabulary.items()}
+        return [texts.get(number, "") for number in range(self.num_ids)]
+
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Each text whole, without special tokens around it."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
