@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForPreTraining, BertTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from bert_lamb import __version__
+from bert_lamb.checkpoint.folder.pretrained import VOCABULARY_ROWS
 from bert_lamb.checkpoint.meta import META_FILE
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.errors import UserError
@@ -27,7 +28,6 @@ ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
 KIND = OutputKind("an export", ORIGIN_FILE, key="run_outcome")
 MODEL_CARD_TEMPLATE = "model_card.md.j2"  # beside this file
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
-VOCABULARY_ROWS = ("embeddings.word_embeddings.weight", "predictions.bias", "decoder.weight", "decoder.bias")
 
 
 def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_lamb.config.corpus import CorpusConfig, DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig
+from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, ReportConfig
 from bert_lamb.config.runtime import Precision, RuntimeConfig
@@ -147,6 +148,21 @@ def run_export(config: ExportConfig) -> int:
     return 0
 
 
+def run_import(config: ImportConfig) -> int:
+    _keep_deepspeed_on_cpu()
+    from bert_lamb.checkpoint.importing.command import import_checkpoint
+
+    import_checkpoint(
+        source=Path(config.source),
+        config_file=Path(config.config) if config.config is not None else None,
+        vocabulary_file=Path(config.vocab) if config.vocab is not None else None,
+        is_lowercase=config.is_lowercase,
+        output_dir=Path(config.output_dir),
+        if_exists=config.if_exists.value,
+    )
+    return 0
+
+
 def run_squad(config: SquadConfig) -> int:
     _settle_device(config.runtime)
     from bert_lamb.finetuning.squad.command import squad
@@ -189,6 +205,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "inspect": run_inspect,
     "pretrain": run_pretrain,
     "export": run_export,
+    "import": run_import,
     "squad": run_squad,
     "score": run_score,
     "report": run_report,

@@ -26,6 +26,7 @@ SUMMARIES = {
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
     "export": "a checkpoint -> a folder that transformers loads",
+    "import": "a checkpoint of TensorFlow, NVIDIA, DeepSpeed or PyTorch -> a folder that transformers loads",
     "score": "score predictions as the official SQuAD scripts do",
     "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",

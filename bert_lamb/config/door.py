@@ -15,6 +15,7 @@ from bert_lamb.config import squad
 from bert_lamb.config.checks import Complaints
 from bert_lamb.config.corpus import DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig, check_corpus, check_prepare
 from bert_lamb.config.finite import not_finite
+from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
 from bert_lamb.config.paths import settle_texts
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
@@ -32,6 +33,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "demo-data": DemoDataConfig,
     "pretrain": PretrainConfig,
     "export": ExportConfig,
+    "import": ImportConfig,
     "squad": SquadConfig,
     "score": ScoreConfig,
     "report": ReportConfig,
@@ -138,6 +140,7 @@ CHECKS: dict[str, Any] = {
     "demo-data": no_checks,
     "pretrain": check_pretrain,
     "export": no_checks,
+    "import": no_checks,
     "squad": check_squad,
     "score": check_score,
     "report": no_checks,

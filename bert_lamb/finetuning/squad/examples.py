@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_lamb.checkpoint.folder.files import read_json, require_utf8
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.files import read_json, require_utf8
 from bert_lamb.finetuning.squad.scoring import Version
 
 EXPECTED = "a SQuAD json file (UTF-8, plain or packed with xz, gz or bz2)"

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bert_lamb.checkpoint.folder.word_pieces import Encoded, WordPieces
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Answer, Example
 from bert_lamb.finetuning.squad.graphemes import whole_graphemes
-from bert_lamb.finetuning.squad.tokenizer import Encoded, WordPieces
 from bert_lamb.progress import Progress
 
 NUM_SPECIAL_TOKENS = 3  # [CLS] question [SEP] window [SEP]

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert_lamb.checkpoint.folder.contents import check_folder, input_files
+from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Questions, read_examples
 from bert_lamb.finetuning.squad.features import NO_ANSWER, Feature, answer_positions, make_features
-from bert_lamb.finetuning.squad.model import Loaded, check_folder, check_lengths, input_files, load_model
-from bert_lamb.finetuning.squad.tokenizer import WordPieces
+from bert_lamb.finetuning.squad.model import Loaded, check_lengths, load_model
 from bert_lamb.outputs.hashing import file_sha256
 
 MAX_UNKNOWN_SHARE = 0.05  # of the tokens; more [UNK] is said

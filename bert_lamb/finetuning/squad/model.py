@@ -1,21 +1,19 @@
 """A model folder -> tokenizer and model, checked as a whole; nothing of it is read by transformers itself."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
-from torch import Tensor
 from transformers import BertForQuestionAnswering
 
+from bert_lamb.checkpoint.folder.contents import check_ids, quiet_transformers
+from bert_lamb.checkpoint.folder.model_config import read_model_config
+from bert_lamb.checkpoint.folder.tokenizer import read_tokenizer
+from bert_lamb.checkpoint.folder.weights import read_weights
+from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad import model_config, tokenizer
-from bert_lamb.finetuning.squad.model_config import read_model_config
-from bert_lamb.finetuning.squad.tokenizer import WordPieces, read_tokenizer
-from bert_lamb.finetuning.squad.weights import QA_HEAD, read_weights, weight_files
+
+HEAD = "qa_outputs."
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,6 @@ class Loaded:
     model: BertForQuestionAnswering  # fp32
     has_own_head: bool  # False: the question-answering head was drawn
     left_over: list[str]  # weights of the folder that the model does not take: heads of other tasks
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse what is no model folder at all."""
-    if not folder.is_dir():
-        raise UserError(
-            found=f"no folder {folder}",
-            expected="a model's folder on this machine",
-            fix=f"set model_dir; a model of the hub is fetched with: hf download {folder} --local-dir FOLDER",
-        )
-    model_config.read_object(folder / model_config.NAME)
 
 
 def load_model(folder: Path, *, is_pretrained: bool, needs_head: bool, seed: int) -> Loaded:
@@ -51,24 +38,22 @@ def load_model(folder: Path, *, is_pretrained: bool, needs_head: bool, seed: int
     torch.manual_seed(seed)
     with quiet_transformers():
         model = BertForQuestionAnswering._from_config(config, dtype=torch.float32)
-    weights: dict[str, Tensor] = {}
-    left_over: list[str] = []
-    if is_pretrained:
-        weights, left_over = read_weights(folder, model.state_dict(), needs_head=needs_head)
-    if pieces.num_ids > config.vocab_size:
-        raise UserError(
-            found=f"token ids up to {pieces.num_ids - 1:,} in {folder} with vocab_size={config.vocab_size:,}",
-            expected="no more ids than embeddings",
-            fix=tokenizer.FIX,
-        )
     if not is_pretrained:
+        check_ids(config, pieces, folder)
         return Loaded(pieces, model, has_own_head=False, left_over=[])
-    model.load_state_dict(weights, strict=False)
-    has_own_head = weights.keys() >= QA_HEAD
-    if not has_own_head:
+    found = read_weights(folder, model.state_dict(), optional=[HEAD])
+    if needs_head and found.missing:
+        raise UserError(
+            found=f"{folder} without a question-answering head (qa_outputs)",
+            expected="a model fine-tuned on questions, since train_file is not set",
+            fix="set train_file, or set model_dir to the model/ folder of a finished `bert-lamb squad`",
+        )
+    check_ids(config, pieces, folder)
+    model.load_state_dict(found.taken, strict=False)
+    if found.missing:
         torch.manual_seed(seed)
         torch.nn.init.normal_(model.qa_outputs.weight, std=config.initializer_range)
-    return Loaded(pieces, model, has_own_head=has_own_head, left_over=left_over)
+    return Loaded(pieces, model, has_own_head=not found.missing, left_over=found.left_over)
 
 
 def check_lengths(max_seq_length: int, model: BertForQuestionAnswering) -> None:
@@ -79,25 +64,3 @@ def check_lengths(max_seq_length: int, model: BertForQuestionAnswering) -> None:
             expected=f"at most the model's {model.config.max_position_embeddings} positions",
             fix="set max_seq_length",
         )
-
-
-def input_files(folder: Path, *, is_pretrained: bool) -> dict[str, Path]:
-    """Name -> path of the files that decide what the model computes."""
-    files = {name: folder / name for name in (model_config.NAME, *tokenizer.FILES) if (folder / name).is_file()}
-    if is_pretrained:
-        files |= {file.name: file for file in weight_files(folder)}
-    return files
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence what transformers and DeepSpeed, which it imports, say on loading; what matters is checked here."""
-    level, has_bar = logging.root.manager.disable, transformers.logging.is_progress_bar_enabled()
-    logging.disable(logging.WARNING)
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.disable(level)
-        if has_bar:
-            transformers.logging.enable_progress_bar()

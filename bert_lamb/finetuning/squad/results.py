@@ -17,13 +17,13 @@ from typing import Any
 
 from transformers import BertForQuestionAnswering
 
+from bert_lamb.checkpoint.folder.contents import quiet_transformers
+from bert_lamb.checkpoint.folder.files import read_json
+from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Questions
-from bert_lamb.finetuning.squad.files import read_json
-from bert_lamb.finetuning.squad.model import quiet_transformers
 from bert_lamb.finetuning.squad.predict import Ranking
 from bert_lamb.finetuning.squad.scoring import score
-from bert_lamb.finetuning.squad.tokenizer import WordPieces
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.run_dir import RunKind
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bert_lamb.checkpoint.folder.files import read_json
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import EXPECTED, said_version
-from bert_lamb.finetuning.squad.files import read_json
 from bert_lamb.finetuning.squad.scoring import Version, score
 
 TEXTS = "a json object: question id -> text"

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from squad_material import CHARACTERS, SPECIAL_TOKENS, WORDS, squad_json, tiny_config, where_questions
-from transformers import BertModel, BertTokenizer
+from squad_material import squad_json, where_questions
+from transformers import BertTokenizer
 
-from bert_lamb.finetuning.squad.tokenizer import WordPieces, read_tokenizer
+from bert_lamb.checkpoint.folder.tokenizer import read_tokenizer
+from bert_lamb.checkpoint.folder.word_pieces import WordPieces
+from tests.tiny_bert import make_tokenizer, save_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +23,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory) -> BertTokenizer:
-    file = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
-    entries = dict.fromkeys([*SPECIAL_TOKENS, *CHARACTERS, *(f"##{one}" for one in CHARACTERS), *WORDS])
-    file.write_text("\n".join(entries) + "\n", encoding="utf-8")
-    return BertTokenizer(vocab=str(file), do_lower_case=True)
+    return make_tokenizer(tmp_path_factory.mktemp("vocabulary"))
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +35,7 @@ def pieces(encoder_dir) -> WordPieces:
 @pytest.fixture(scope="session")
 def encoder_dir(tmp_path_factory, tokenizer) -> Path:
     """A folder as an encoder without question-answering head leaves it."""
-    folder = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(0)
-    BertModel(tiny_config(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("encoder"), tokenizer)
 
 
 @pytest.fixture

@@ -1,31 +1,10 @@
-"""What the tests of the squad room share: a vocabulary, a tiny BERT and synthetic questions; nothing is downloaded."""
-
-import string
+"""What the tests of the squad room share: synthetic questions on the tiny BERT of tests/tiny_bert.py."""
 
 import torch
-from transformers import BertConfig, BertTokenizer
 
 from bert_lamb.finetuning.squad.examples import Answer, Example, Questions
 from bert_lamb.finetuning.squad.features import Feature
-
-SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-CHARACTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation, *"東京都に住む—“”\u2019ß"]
-PEOPLE = ["anna", "bruno", "clara", "david", "emma", "felix", "greta", "hugo"]
-PLACES = ["paris", "london", "madrid", "vienna", "oslo", "rome", "bern", "prague"]
-WORDS = ["where", "does", "live", "lives", "in", "the", "and", *PEOPLE, *PLACES]
-
-
-def tiny_config(tokenizer: BertTokenizer) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
+from tests.tiny_bert import PEOPLE, PLACES
 
 
 def as_transformers_takes_it(feature: Feature) -> dict[str, torch.Tensor]:

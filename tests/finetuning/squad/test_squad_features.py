@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from squad_material import where_questions
 
+from bert_lamb.checkpoint.folder.word_pieces import Casing, WordPieces
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad import features as features_module
 from bert_lamb.finetuning.squad.examples import Answer, Example
@@ -27,7 +28,6 @@ from bert_lamb.finetuning.squad.features import (
     mark_max_context,
 )
 from bert_lamb.finetuning.squad.graphemes import whole_graphemes
-from bert_lamb.finetuning.squad.tokenizer import Casing, WordPieces
 
 CONTEXTS = [
     "Anna lives in Paris and Bruno lives in London, the old (and wet) one.",

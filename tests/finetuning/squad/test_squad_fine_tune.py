@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from squad_material import as_transformers_takes_it, tiny_config, where_questions
+from squad_material import as_transformers_takes_it, where_questions
 from transformers import BertConfig, BertForQuestionAnswering
 
 from bert_lamb.checkpoint.position import Position
@@ -32,6 +32,7 @@ from bert_lamb.train.schedule import Schedule
 from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage
+from tests.tiny_bert import tiny_config
 
 CPU = Process(0, 0, 1, torch.device("cpu"))
 ADAMW = OptimizerSettings("adamw", weight_decay=0.01, betas=(0.9, 0.999), eps=1e-6)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from squad_material import as_transformers_takes_it, tiny_config, where_questions
+from squad_material import as_transformers_takes_it, where_questions
 from transformers import BertForQuestionAnswering
 
 from bert_lamb.engine.launch import Process
@@ -20,6 +20,7 @@ from bert_lamb.finetuning.squad.features import Feature, answer_positions, make_
 from bert_lamb.finetuning.squad.predict import Logits, predict_answers, predict_logits, rank_answers
 from bert_lamb.finetuning.squad.scoring import score
 from bert_lamb.model.span import SpanModel
+from tests.tiny_bert import tiny_config
 
 CPU = Process(0, 0, 1, torch.device("cpu"))
 CONTEXT = "a b c d a"

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from squad_material import tiny_config
 from transformers import BertForPreTraining, BertForQuestionAnswering
 
+from bert_lamb.checkpoint.folder.contents import check_folder, input_files
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.model import check_folder, input_files, load_model
+from bert_lamb.finetuning.squad.model import load_model
+from tests.tiny_bert import tiny_config
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 440449768\n"
 QUERY = "encoder.layer.1.attention.self.query.weight"
@@ -88,11 +89,6 @@ def not_named(folder: Path) -> None:
     edit_json(folder / "model.safetensors.index.json", weight_map=index)
 
 
-def only_pickled(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-
-
 def writes(name: str, content: bytes):
     return lambda folder: (folder / name).write_bytes(content)
 
@@ -138,7 +134,14 @@ SIZES = r"embeddings\.word_embeddings\.weight of 186 x 32 in .*model\.safetensor
         (sharded(writes("model.safetensors.index.json", b"{}")), "without a weight_map"),
         (sharded(writes("model.safetensors.index.json", b'{"weight_map": {"a": "../../x"}}')), "without a weight_map"),
         (sharded(writes("model.safetensors.index.json", POINTER)), r"index\.json that is a git-lfs pointer"),
-        (only_pickled, r"pytorch_model\.bin without model\.safetensors .*fix: convert them: python -c"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "tf_model.h5"),
+            r"tf_model\.h5 without model\.safetensors .*fix: convert it .*from_tf=True",
+        ),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "bert_model.ckpt.index"),
+            r"without model\.safetensors .*fix: convert it: bert-lamb import source=.*bert_model\.ckpt\.index",
+        ),
         (lambda f: (f / "model.safetensors").rename(f / "adapter_model.safetensors"), "but adapter_model"),
         (configured(vocab_size=180), SIZES),
         (configured(hidden_size=64), r"of 186 x 32 .*\(\d+ of 37 weights differ\); expected 186 x 64"),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from bert_lamb.checkpoint.folder.tokenizer import read_tokenizer
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.tokenizer import read_tokenizer
 
 TEXT = "Where does Anna live? In Café-Zürich, 東京 (1987)!"
 

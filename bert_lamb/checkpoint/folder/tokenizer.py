@@ -1,106 +1,31 @@
-"""The WordPiece tokenizer of a model folder, checked against everything else in the folder that speaks of it.
-
-It is put together from the vocabulary and four settings instead of taken from the file as a whole: truncation, padding
-and added tokens that a tokenizer.json may carry would change what the model reads without a word.
-"""
+"""The tokenizer of a model folder, checked against everything else in the folder that speaks of it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import BertTokenizer
-
+from bert_lamb.checkpoint.folder.files import read_json
+from bert_lamb.checkpoint.folder.vocabulary import (
+    CONFIG_FILE,
+    FIX,
+    SPECIAL_TOKENS,
+    TOKENIZER_FILE,
+    VOCABULARY_FILE,
+    check_casing,
+    check_same_vocabulary,
+    check_special_tokens,
+    read_vocabulary,
+)
+from bert_lamb.checkpoint.folder.word_pieces import MAX_WORD_CHARACTERS, Casing, WordPieces
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.files import LFS_POINTER, PULL, read_bytes, read_json
 
-TOKENIZER_FILE, VOCABULARY_FILE, CONFIG_FILE = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 MODEL_CONFIG_FILE = "config.json"  # names the tokenizer's class in some older folders
 ADDED_TOKENS_FILE, SPECIAL_TOKENS_FILE = "added_tokens.json", "special_tokens_map.json"
 FILES = (TOKENIZER_FILE, VOCABULARY_FILE, CONFIG_FILE, ADDED_TOKENS_FILE, SPECIAL_TOKENS_FILE)
 OTHER_VOCABULARIES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "merges.txt", "vocab.json")
-SPECIAL_TOKENS = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
 # Classes of transformers that are BERT's tokenizer, or take it whole from tokenizer.json.
 WORDPIECE_CLASSES = {"Bert", "DistilBert", "Electra", "MobileBert"}
 GENERIC_CLASSES = {"PreTrained", "TokenizersBackend"}
-MAX_WORD_CHARACTERS = 100  # a longer word is one [UNK], as in Google's tokenization.py
-MAX_UNREACHABLE_SHARE = 0.05  # of the vocabulary; more of it that text can never give is another casing's vocabulary
-# Of the entries with letters: where more have small ones, it was made of text in lower case; else most of its text has
-# no letters of two cases, as in bert-base-chinese, whose folder says do_lower_case=false.
-MAX_SHARE_WITHOUT_CAPITALS = 0.5
-FIX = "put the tokenizer that the model was pretrained with into its folder"
-
-
-@dataclass(frozen=True)
-class Casing:
-    """What is done to text before it is cut; the arguments of BERT's normalizer."""
-
-    is_lowercase: bool
-    strips_accents: bool
-    spaces_chinese: bool
-
-    def normalizer(self) -> BertNormalizer:
-        return BertNormalizer(
-            clean_text=True,
-            handle_chinese_chars=self.spaces_chinese,
-            strip_accents=self.strips_accents,
-            lowercase=self.is_lowercase,
-        )
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The tokens of one text. offsets: the characters of each token, end exclusive."""
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]
-
-
-class WordPieces:
-    """Text -> ids and character offsets; special tokens that are written in a text are text, as in data_prep."""
-
-    def __init__(self, vocabulary: dict[str, int], casing: Casing, special: dict[str, str]) -> None:
-        self.vocabulary, self.casing, self.special = vocabulary, casing, special
-        self.unk_id, self.cls_id, self.sep_id, self.pad_id = (
-            vocabulary[special[name]] for name in ("unk", "cls", "sep", "pad")
-        )
-        model = WordPiece(vocabulary, unk_token=special["unk"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
-        self._tokenizer = Tokenizer(model)
-        self._tokenizer.normalizer = casing.normalizer()
-        self._tokenizer.pre_tokenizer = BertPreTokenizer()
-
-    def warn_of_casing(self) -> str | None:
-        """One line where words with capitals have no entry, or None; Google's Chinese BERT is such a folder."""
-        entries = [entry for entry in self.vocabulary if entry not in self.special.values()]
-        if self.casing.is_lowercase or not has_small_letters_alone(entries, 0):
-            return None
-        return "do_lower_case=false with a vocabulary that has no capital letter: words with one become [UNK] or pieces"
-
-    @property
-    def num_ids(self) -> int:
-        """Rows that the word embeddings need: the largest id and 1."""
-        return max(self.vocabulary.values()) + 1
-
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Each text whole, without special tokens around it."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [Encoded(one.ids, one.offsets) for one in encodings]
-
-    def for_transformers(self, *, model_max_length: int) -> BertTokenizer:
-        """The same tokenizer for the folder of the fine-tuned model, with every setting written down."""
-        return BertTokenizer(
-            vocab=self.vocabulary,
-            do_lower_case=self.casing.is_lowercase,
-            strip_accents=self.casing.strips_accents,
-            tokenize_chinese_chars=self.casing.spaces_chinese,
-            model_max_length=model_max_length,
-            **{f"{name}_token": token for name, token in self.special.items() if token in self.vocabulary},
-        )
 
 
 def read_tokenizer(folder: Path) -> WordPieces:
@@ -117,7 +42,7 @@ def read_tokenizer(folder: Path) -> WordPieces:
         casing = _casing_of(content, settings, folder)
         _check_added_tokens(content.get("added_tokens"), vocabulary, folder / TOKENIZER_FILE)
         if (folder / VOCABULARY_FILE).is_file():
-            _check_same_vocabulary(vocabulary, read_vocabulary(folder / VOCABULARY_FILE), folder)
+            check_same_vocabulary(vocabulary, read_vocabulary(folder / VOCABULARY_FILE), folder)
     elif (folder / VOCABULARY_FILE).is_file():
         vocabulary = read_vocabulary(folder / VOCABULARY_FILE)
         is_lowercase = _boolean(settings, "do_lower_case", True, folder / CONFIG_FILE)
@@ -138,27 +63,23 @@ def read_tokenizer(folder: Path) -> WordPieces:
         folder / ADDED_TOKENS_FILE,
     )
     special = _special_tokens({**_read_object(folder / SPECIAL_TOKENS_FILE), **settings})
-    _check_special_tokens(special, vocabulary, folder)
-    _check_casing(vocabulary, casing, special, folder)
+    check_special_tokens(special, vocabulary, folder)
+    check_casing(vocabulary, casing, special, folder)
     return WordPieces(vocabulary, casing, special)
 
 
-def read_vocabulary(file: Path) -> dict[str, int]:
-    """Entry -> id of a vocab.txt, one entry a line; of an entry that is there twice the last counts, as for Google."""
-    content = read_bytes(file, expected="one WordPiece a line", fix=FIX)
-    if content.startswith(LFS_POINTER):
-        raise UserError(found=f"{file} that is a git-lfs pointer", expected="the vocabulary", fix=PULL)
-    try:
-        lines = content.decode("utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(found=f"{file} that is not UTF-8 ({error})", expected="UTF-8", fix=FIX) from error
-    if lines[0].startswith("\ufeff"):
-        raise UserError(
-            found=f"{file} with a byte order mark, which would be part of its first entry",
-            expected="UTF-8 without it",
-            fix="remove its first three bytes",
-        )
-    return {line.removesuffix("\r"): number for number, line in enumerate(lines)}
+def read_plain_tokenizer(file: Path, *, is_lowercase: bool) -> WordPieces:
+    """The tokenizer of a vocab.txt with nothing beside it, as Google's checkpoints have it.
+
+    is_lowercase: whether text is lower-cased and loses its accents. Raises UserError as `read_tokenizer`.
+    """
+    vocabulary = read_vocabulary(file)
+    casing = Casing(is_lowercase, strips_accents=is_lowercase, spaces_chinese=True)
+    check_special_tokens(SPECIAL_TOKENS, vocabulary, file)
+    check_casing(
+        vocabulary, casing, SPECIAL_TOKENS, file, fix=f"set is_lowercase={'false' if is_lowercase else 'true'}"
+    )
+    return WordPieces(vocabulary, casing, dict(SPECIAL_TOKENS))
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -250,23 +171,6 @@ def _boolean(content: dict[str, Any], key: str, default: bool, file: Path) -> bo
     return value
 
 
-def _check_same_vocabulary(ours: dict[str, int], other: dict[str, int], folder: Path) -> None:
-    # Of an entry that is twice in vocab.txt both readings keep the last, so its earlier number is free in both.
-    differing = sorted(
-        (ours.get(entry, other.get(entry, 0)), entry)
-        for entry in ours.keys() | other.keys()
-        if ours.get(entry) != other.get(entry)
-    )
-    if differing:
-        entry = differing[0][1]
-        raise UserError(
-            found=f"{len(differing):,} entries that differ between {TOKENIZER_FILE} and {VOCABULARY_FILE} of {folder}, "
-            f"such as {entry!r}: id {ours.get(entry)} and {other.get(entry)}",
-            expected="the same vocabulary in both",
-            fix="remove the one that the model was not pretrained with",
-        )
-
-
 def _of_decoder(decoder: Any) -> list[Any]:
     if decoder is None or not isinstance(decoder, dict):
         return [] if decoder is None else [decoder]
@@ -293,44 +197,3 @@ def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
         value = settings.get(f"{name}_token") or default
         special[name] = str(value.get("content") if isinstance(value, dict) else value)
     return special
-
-
-def _check_special_tokens(special: dict[str, str], vocabulary: dict[str, int], folder: Path) -> None:
-    missing = [special[name] for name in ("unk", "cls", "sep", "pad") if special[name] not in vocabulary]
-    if missing:
-        raise UserError(
-            found=f"a vocabulary of {len(vocabulary):,} entries without {', '.join(missing)} in {folder}",
-            expected="BERT's special tokens among them",
-            fix=FIX,
-        )
-
-
-def has_small_letters_alone(entries: Sequence[str], share: float) -> bool:
-    """Whether more than `share` of the entries that hold letters have small ones, and none has a capital one."""
-    ordinary = [entry for entry in entries if not (entry.startswith("[") and entry.endswith("]"))]
-    with_letters = [entry for entry in ordinary if any(map(str.isalpha, entry))]
-    num_small = sum(entry != entry.upper() for entry in with_letters)
-    return num_small > share * len(with_letters) and not any(entry != entry.lower() for entry in with_letters)
-
-
-def _check_casing(vocabulary: dict[str, int], casing: Casing, special: dict[str, str], folder: Path) -> None:
-    """Refuse a casing under which much of the vocabulary cannot occur, or under which capitals have no entry."""
-    normalizer = casing.normalizer()
-    words = [entry for entry in vocabulary if entry not in special.values() and not entry.startswith("[unused")]
-    bare = [entry.removeprefix("##") for entry in words]
-    setting = f"do_lower_case={json.dumps(casing.is_lowercase)}"
-    if casing.is_lowercase:
-        lost = [entry for entry in bare if normalizer.normalize_str(entry).strip() != entry and entry.isalpha()]
-        if len(lost) > MAX_UNREACHABLE_SHARE * len(words):
-            raise UserError(
-                found=f"{setting} (strip_accents={json.dumps(casing.strips_accents)}) with a vocabulary of which "
-                f"{len(lost):,} of {len(words):,} entries, such as {lost[0]!r}, can then not occur in {folder}",
-                expected="the casing that the vocabulary was made with",
-                fix=f"set do_lower_case and strip_accents in its {CONFIG_FILE} and {TOKENIZER_FILE}",
-            )
-    elif has_small_letters_alone(bare, MAX_SHARE_WITHOUT_CAPITALS):
-        raise UserError(
-            found=f"{setting} with a vocabulary that has no capital letter in {folder}",
-            expected="the casing that the vocabulary was made with",
-            fix=f"set do_lower_case in its {CONFIG_FILE} and {TOKENIZER_FILE}",
-        )

@@ -11,11 +11,10 @@ from typing import Any
 from transformers import BertConfig
 from transformers.activations import ACT2FN
 
+from bert_lamb.checkpoint.folder.files import read_json
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.files import read_json
 
 NAME = "config.json"
-FIX = "set model_dir to an export, or to a folder with a Hugging Face BERT"
 SIZES = (
     "vocab_size",
     "hidden_size",
@@ -41,24 +40,30 @@ WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 }
 
 
-def read_model_config(folder: Path) -> BertConfig:
-    """The checked configuration of a BERT with a question-answering head of two outputs, start and end.
+def read_model_config(folder: Path, *, option: str = "model_dir") -> BertConfig:
+    """The checked configuration of a folder's BERT, with transformers' defaults for everything beside the encoder.
 
-    Raises UserError for what is missing, out of range, or not computed here.
+    option: the key that names the folder, for messages. Raises UserError for what is missing, out of range, or not
+    computed here.
     """
     file = folder / NAME
-    content = read_object(file)
+    return to_bert_config(read_object(file, option=option), file, option=option)
+
+
+def to_bert_config(content: dict[str, Any], file: Path, *, option: str) -> BertConfig:
+    """The settings of the encoder, checked; file: where they were read."""
+    fix = _fix(option)
     if content.get("model_type") != "bert":
         raise UserError(
             found=f"model_type {content.get('model_type')!r} in {file}",
             expected="'bert'",
-            fix=f'{FIX}; a configuration of Google needs "model_type": "bert", and weights as transformers names them',
+            fix=f"{fix}; a configuration of Google needs bert-lamb import",
         )
     for key, harmless in WITHOUT_EFFECT.items():
         value = content.get(key)
         if value not in harmless:
             raise UserError(
-                found=f"{key}={value!r} in {file}", expected=f"a plain BERT encoder ({key}={harmless[0]!r})", fix=FIX
+                found=f"{key}={value!r} in {file}", expected=f"a plain BERT encoder ({key}={harmless[0]!r})", fix=fix
             )
     settings: dict[str, Any] = {key: _size(content, key, file) for key in SIZES}
     if settings["hidden_size"] % settings["num_attention_heads"]:
@@ -80,30 +85,35 @@ def read_model_config(folder: Path) -> BertConfig:
     settings["initializer_range"] = _number(content, "initializer_range", 0.02, file, lowest=0.0, below=math.inf)
     activation = content.get("hidden_act", "gelu")
     if not isinstance(activation, str) or activation not in ACT2FN:
-        raise UserError(found=f"hidden_act={activation!r} in {file}", expected="an activation of transformers", fix=FIX)
+        raise UserError(found=f"hidden_act={activation!r} in {file}", expected="an activation of transformers", fix=fix)
     return BertConfig(**settings, hidden_act=activation)
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """config.json as it stands; UserError if there is none or it is no json object."""
-    content = read_json(file, expected="the model's configuration as json", fix=_fix_of(file.parent))
+def read_object(file: Path, *, option: str = "model_dir") -> dict[str, Any]:
+    """config.json as it is; UserError if there is none or it is no json object."""
+    fix = _fix_of(file.parent, option)
+    content = read_json(file, expected="the model's configuration as json", fix=fix)
     if not isinstance(content, dict):
-        raise UserError(found=f"{file} with {type(content).__name__}", expected="a json object", fix=FIX)
+        raise UserError(found=f"{file} with {type(content).__name__}", expected="a json object", fix=_fix(option))
     return content
 
 
-def _fix_of(folder: Path) -> str:
+def _fix(option: str) -> str:
+    return f"set {option} to an export, or to a folder with a Hugging Face BERT"
+
+
+def _fix_of(folder: Path, option: str) -> str:
     """A folder of our own that is not an export says which command makes one."""
     if (folder / "model" / NAME).is_file():  # of a fine-tuning
-        return f"set model_dir={folder / 'model'}"
+        return f"set {option}={folder / 'model'}"
     if (folder / "checkpoints").is_dir():
-        return f"export the run: bert-lamb export run_dir={folder} output_dir=..., and set model_dir to that"
+        return f"export the run: bert-lamb export run_dir={folder} output_dir=..., and set {option} to that"
     if (folder / "checkpoint.json").is_file():
         return (
             f"export the checkpoint: bert-lamb export run_dir={folder.parent.parent} checkpoint={folder.name} "
-            "output_dir=..., and set model_dir to that"
+            f"output_dir=..., and set {option} to that"
         )
-    return FIX
+    return _fix(option)
 
 
 def _size(content: dict[str, Any], key: str, file: Path) -> int:

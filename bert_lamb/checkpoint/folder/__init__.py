@@ -1,0 +1,1 @@
+"""Model folders that others made, read whole or refused; see README.md."""
