@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_lamb.config.corpus import CorpusConfig, DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig
+from bert_lamb.config.evaluate import EvaluateConfig
 from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, ReportConfig
@@ -135,6 +136,30 @@ def _settle_device(runtime: RuntimeConfig) -> None:
         _keep_deepspeed_on_cpu()
 
 
+def run_evaluate(config: EvaluateConfig) -> int:
+    _keep_deepspeed_on_cpu()
+    from bert_lamb.pretraining.evaluate import Question, evaluate
+    from bert_lamb.pretraining.recipe import MaskingSettings
+
+    question = Question(
+        max_seq_length=config.max_seq_length,
+        split=config.split,
+        max_instances=config.max_instances,
+        masking=MaskingSettings(**to_plain(config.masking)),
+        max_predictions_per_seq=config.max_predictions_per_seq,
+        seed=config.seed,
+    )
+    evaluate(
+        Path(config.model_dir),
+        Path(config.shards),
+        question,
+        device=config.device,
+        precision=config.precision,
+        micro_batch_size=config.micro_batch_size,
+    )
+    return 0
+
+
 def run_export(config: ExportConfig) -> int:
     _keep_deepspeed_on_cpu()
     from bert_lamb.checkpoint.export import export
@@ -204,6 +229,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "verify": run_verify,
     "inspect": run_inspect,
     "pretrain": run_pretrain,
+    "evaluate": run_evaluate,
     "export": run_export,
     "import": run_import,
     "squad": run_squad,

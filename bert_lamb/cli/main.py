@@ -25,6 +25,7 @@ SUMMARIES = {
     "verify": "check every hash, count and invariant of prepared shards",
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
+    "evaluate": "masked-LM loss and accuracy of any BERT on any shards",
     "export": "a checkpoint -> a folder that transformers loads",
     "import": "a checkpoint of TensorFlow, NVIDIA, DeepSpeed or PyTorch -> a folder that transformers loads",
     "score": "score predictions as the official SQuAD scripts do",
@@ -32,7 +33,20 @@ SUMMARIES = {
     "report": "report.json and report.html of a run",
 }
 # Words of calls whose result is what they print; the others leave files, and print what they did.
-PRINT_THEIR_RESULT = {"inspect", "verify", "score", "--version", "-h", "--help", "-c", "--cfg", "-i", "--info", "-sc"}
+PRINT_THEIR_RESULT = {
+    "inspect",
+    "verify",
+    "score",
+    "evaluate",
+    "--version",
+    "-h",
+    "--help",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-sc",
+}
 PRINT_THEIR_RESULT |= {"--hydra-help", "--shell-completion"}
 # A plain call has no launcher: what chooses or sets one goes where it is heeded.
 MARKS_OF_HYDRA = ("-", "hydra.", "hydra/", "+hydra.", "++hydra.", "spread=")

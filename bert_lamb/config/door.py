@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bert_lamb.config import squad
 from bert_lamb.config.checks import Complaints
 from bert_lamb.config.corpus import DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig, check_corpus, check_prepare
+from bert_lamb.config.evaluate import EvaluateConfig, check_evaluate
 from bert_lamb.config.finite import not_finite
 from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
@@ -32,6 +33,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "inspect": InspectConfig,
     "demo-data": DemoDataConfig,
     "pretrain": PretrainConfig,
+    "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "import": ImportConfig,
     "squad": SquadConfig,
@@ -139,6 +141,7 @@ CHECKS: dict[str, Any] = {
     "inspect": check_inspect,
     "demo-data": no_checks,
     "pretrain": check_pretrain,
+    "evaluate": check_evaluate,
     "export": no_checks,
     "import": no_checks,
     "squad": check_squad,

@@ -128,6 +128,9 @@ class PretrainConfig(RunConfig):
     """`bert-lamb pretrain`: shards -> checkpoints, phase after phase."""
 
     shards: str = MISSING  # the phases' default
+    # A folder with a Hugging Face BERT to start from (an export, an imported checkpoint), whose config.json gives the
+    # sizes in the place of `model`; None: weights are drawn from the seed.
+    initial_weights: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     phases: dict[str, PhaseConfig] = field(default_factory=dict)  # run in this order
     masking: MaskingConfig = field(default_factory=MaskingConfig)

@@ -10,7 +10,7 @@ from pathlib import Path
 from bert_lamb.data.masking import MaskingRule, continuations
 from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.errors import UserError
-from bert_lamb.pretraining.recipe import PhaseSettings, Recipe
+from bert_lamb.pretraining.recipe import MaskingSettings, PhaseSettings, Recipe
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances, open_instances
 from bert_lamb.train.batch_plan import plan_batch
 from bert_lamb.train.task import Stage
@@ -51,22 +51,27 @@ def admit_phases(recipe: Recipe, runtime: RuntimeSettings, *, world_size: int) -
             heldout = open_instances(shards, max_seq_length=settings.max_seq_length, split="heldout")
         if phases:
             check_if_like_first(name, training, phases[0])
-        vocabulary, masking = training.manifest.vocabulary, recipe.masking
-        rule = MaskingRule(
-            mask_prob=masking.mask_prob,
-            mask_token_prob=masking.mask_token_prob,
-            random_token_prob=masking.random_token_prob,
-            masking_copies=masking.masking_copies,
-            max_predictions_per_seq=settings.max_predictions_per_seq,
-            vocab_size=vocabulary.size,
-            mask_token_id=vocabulary.mask_id,
-            special_token_ids=(vocabulary.cls_id, vocabulary.sep_id),
-            is_continuation=continuations(training.vocabulary_path) if masking.whole_word else None,
-        )
+        rule = masking_rule(training, recipe.masking, settings.max_predictions_per_seq)
         stage = Stage(name, index, plan, settings.schedule, num_instances=len(training), steps_before=steps_before)
         phases.append(Phase(stage, settings, training, heldout, rule))
         steps_before += settings.total_steps
     return phases
+
+
+def masking_rule(instances: Instances, masking: MaskingSettings, max_predictions_per_seq: int) -> MaskingRule:
+    """How instances are masked: the settings, and the ids of their vocabulary."""
+    vocabulary = instances.manifest.vocabulary
+    return MaskingRule(
+        mask_prob=masking.mask_prob,
+        mask_token_prob=masking.mask_token_prob,
+        random_token_prob=masking.random_token_prob,
+        masking_copies=masking.masking_copies,
+        max_predictions_per_seq=max_predictions_per_seq,
+        vocab_size=vocabulary.size,
+        mask_token_id=vocabulary.mask_id,
+        special_token_ids=(vocabulary.cls_id, vocabulary.sep_id),
+        is_continuation=continuations(instances.vocabulary_path) if masking.whole_word else None,
+    )
 
 
 def check_if_like_first(name: str, training: Instances, first: Phase) -> None:

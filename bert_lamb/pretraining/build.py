@@ -14,6 +14,7 @@ from bert_lamb.engine.protocol import Engine
 from bert_lamb.model.bert import BertConfig, BertPretrainingModel, bert_config, is_of_sentence_head
 from bert_lamb.model.encoder import Execution
 from bert_lamb.pretraining.admission import Phase
+from bert_lamb.pretraining.initial_weights import InitialWeights
 from bert_lamb.pretraining.recipe import Recipe
 from bert_lamb.sampling.keyed_random import fold
 from bert_lamb.train.fitting import Trial
@@ -38,14 +39,17 @@ def build_phase_engine(
     process: Process,
     checkpoint: Checkpoint | None,
     position: Position,
+    initial: InitialWeights | None,
 ) -> Engine:
-    """The engine of a phase, with weights and moments of `checkpoint` when there is one.
+    """The engine of a phase, with weights and moments of `checkpoint` when there is one, else with `initial` weights.
 
     Without a sentence task its head stays as it began.
     """
     model = build_model(recipe, phase, execution)
     if checkpoint is not None:
         checkpoint.load_weights(model)
+    elif initial is not None:
+        initial.load_into(model)
     head = [name for name, _ in model.named_parameters() if is_of_sentence_head(name)]
     engine = build_engine(
         model,

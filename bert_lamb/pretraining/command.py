@@ -26,6 +26,7 @@ from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.pretraining.admission import Phase, admit_phases, instance_fingerprint
 from bert_lamb.pretraining.build import build_phase_engine, trial
 from bert_lamb.pretraining.hash_check import check_shards
+from bert_lamb.pretraining.initial_weights import InitialWeights, check_phases, read_initial_weights
 from bert_lamb.pretraining.recipe import EvaluationSettings, MaskingSettings, PhaseSettings, Recipe
 from bert_lamb.pretraining.task import PretrainingTask
 from bert_lamb.train.fitting import Fit, remember, with_fitting_micro_batches
@@ -59,6 +60,12 @@ def pretrain(config: PretrainConfig) -> None:
             check_overrides(runtime.deepspeed_overrides)
             execution = choose_execution(process.device, **runtime.of_model())
             phases = admit_phases(recipe, runtime, world_size=process.world_size)
+            initial: InitialWeights | None = None
+            if config.initial_weights is not None:
+                initial = read_initial_weights(Path(config.initial_weights))
+                check_phases(initial, phases)
+                plain["model"] |= initial.sizes()
+                recipe = recipe_of(plain)
         fits: dict[str, Fit] = {}
         if runtime.micro_batch_size == AUTO:
             trials = [trial(recipe, execution, phase) for phase in phases]
@@ -78,7 +85,7 @@ def pretrain(config: PretrainConfig) -> None:
                 held.enter_context(run_dir.held())
                 run_dir.admit(
                     config_yaml=yaml.safe_dump(plain, sort_keys=False),
-                    outcome=outcome_of(plain, phases),
+                    outcome=outcome_of(plain, phases, initial),
                     vocabulary=phases[0].training.vocabulary_path,
                     if_exists=config.if_exists.value,
                 )
@@ -88,7 +95,7 @@ def pretrain(config: PretrainConfig) -> None:
         # Training.
         def build(stage: Stage, checkpoint: Checkpoint | None, position: Position) -> tuple[Engine, PretrainingTask]:
             phase = phases[stage.index]
-            engine = build_phase_engine(recipe, runtime, execution, phase, process, checkpoint, position)
+            engine = build_phase_engine(recipe, runtime, execution, phase, process, checkpoint, position, initial)
             task = PretrainingTask(
                 recipe,
                 phase,
@@ -118,6 +125,7 @@ def pretrain(config: PretrainConfig) -> None:
                 f"run      {config.run_dir}",
                 *runtime.describe(process),
                 f"recipe   {recipe.optimizer.name}, seed {recipe.seed}",
+                *([initial.describe()] if initial is not None else []),
                 *(fit.describe(name) for name, fit in fits.items()),
             ],
             seed=recipe.seed,
@@ -129,6 +137,7 @@ def pretrain(config: PretrainConfig) -> None:
             recorder=recorder,
             stop=stop,
             evaluation_interval_steps=recipe.evaluation.interval_steps,
+            evaluates_first=initial is not None,
         )
 
 
@@ -145,9 +154,11 @@ def recipe_of(plain: dict[str, Any]) -> Recipe:
     )
 
 
-def outcome_of(plain: dict[str, Any], phases: list[Phase]) -> dict[str, Any]:
+def outcome_of(plain: dict[str, Any], phases: list[Phase], initial: InitialWeights | None) -> dict[str, Any]:
     """What decides the weights beyond rounding: a run is only resumed with the same."""
     kept = {key: plain[key] for key in OF_OUTCOME}
+    if initial is not None:
+        kept["initial_weights"] = initial.sha256()
     kept["optimizer"] = {key: value for key, value in plain["optimizer"].items() if key != "implementation"}
     kept["phases"] = {
         phase.stage.name: {**plain["phases"][phase.stage.name], "shards": instance_fingerprint(phase.training)}

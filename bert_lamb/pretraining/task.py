@@ -96,15 +96,19 @@ class PretrainingTask:
         return {**self._means(engine.all_reduce_sum(sums).tolist(), self.heldout.counts), **self.of_heldout}
 
     def _means(self, sums: list[float], counts: BatchCounts) -> dict[str, float]:
-        """Means of a batch's sums under the names of metrics.jsonl; nsp: the sentence task, where there is one."""
-        of_batch = dict(zip(PretrainingSums._fields, sums, strict=True))
-        means = {
-            "mlm_loss": of_batch["mlm_loss"] / counts.num_predictions,
-            "mlm_accuracy": of_batch["mlm_correct"] / counts.num_predictions,
-        }
-        if not self.phase.has_sentence_task:
-            return means
-        return means | {
-            "nsp_loss": of_batch["nsp_loss"] / counts.num_sequences,
-            "nsp_accuracy": of_batch["nsp_correct"] / counts.num_sequences,
-        }
+        return means_of(sums, counts, has_sentence_task=self.phase.has_sentence_task)
+
+
+def means_of(sums: list[float], counts: BatchCounts, *, has_sentence_task: bool) -> dict[str, float]:
+    """Means of PretrainingSums under the names of metrics.jsonl; nsp: the sentence task, where there is one."""
+    of_batch = dict(zip(PretrainingSums._fields, sums, strict=True))
+    means = {
+        "mlm_loss": of_batch["mlm_loss"] / counts.num_predictions,
+        "mlm_accuracy": of_batch["mlm_correct"] / counts.num_predictions,
+    }
+    if not has_sentence_task:
+        return means
+    return means | {
+        "nsp_loss": of_batch["nsp_loss"] / counts.num_sequences,
+        "nsp_accuracy": of_batch["nsp_correct"] / counts.num_sequences,
+    }

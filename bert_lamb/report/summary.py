@@ -66,7 +66,8 @@ def describe_phase(phase: Phase) -> Record:
 def describe_heldout(phase: Phase) -> Record:
     """A row of the held-out table: the last evaluation of the phase against guessing each token by its frequency.
 
-    Losses in nats; perplexity is e to the loss. What the run did not measure is None.
+    Losses in nats; perplexity is e to the loss. mlm_loss_before: of the weights that the phase began with, where it was
+    measured. What the run did not measure is None.
     """
     last = phase.heldout[-1]
     unigram = last.get("unigram_cross_entropy")
@@ -75,6 +76,7 @@ def describe_heldout(phase: Phase) -> Record:
         "step": last["step"],
         "num_instances": last["num_instances"],
         "mlm_loss": last["mlm_loss"],
+        "mlm_loss_before": phase.heldout[0]["mlm_loss"] if phase.heldout[0]["step"] == 0 else None,
         "mlm_perplexity": perplexity(last["mlm_loss"]),
         "mlm_accuracy": last["mlm_accuracy"],
         "unigram_cross_entropy": unigram,
@@ -210,6 +212,8 @@ def tell(phases: list[Record], heldout: list[Record], scores: list[Record]) -> l
         sentence = f"Held-out masked-LM loss after {last['phase']}: {last['mlm_loss']:.3f} nats"
         if last["unigram_cross_entropy"] is not None:
             sentence += f", against {last['unigram_cross_entropy']:.3f} for guessing by word frequency"
+        if heldout[0]["mlm_loss_before"] is not None:
+            sentence += f" and {heldout[0]['mlm_loss_before']:.3f} before the first step of {heldout[0]['phase']}"
         sentences.append(f"{sentence}; {last['mlm_accuracy']:.1%} of the masked tokens are right.")
     for one in scores:
         leads = [f"{lead['f1']:+.2f} F1 over {lead['over']}" for lead in one["leads"]]

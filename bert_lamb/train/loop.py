@@ -28,15 +28,20 @@ def train_stage(
     recorder: Recorder,
     stop: StopFlag,
     evaluation_interval_steps: int,
+    evaluates_first: bool,
 ) -> Position:
     """Train from `position` to the end of the stage, or to a signal; returns the position of the checkpoint it saved.
 
-    seed: keys the draws of dropout. evaluation_interval_steps: 0 evaluates at the end only. Every rank calls it.
+    seed: keys the draws of dropout. evaluation_interval_steps: 0 evaluates at the end only. evaluates_first: before the
+    stage's first step as well. Every rank calls it.
     """
     total_steps, meter = stage.schedule.total_steps, recorder.meter
     recorder.start_stage(stage, position, engine)
     keeper.start_clock()
     skipped = SkippedSteps(stage.name)
+    if evaluates_first and position.step == 0:
+        meter.enter("evaluation")
+        recorder.heldout(stage, 0, task.evaluate(engine))
     meter.enter("data")
     micro_batches = task.micro_batches(position.step + 1)
     batch, counts = next(micro_batches), task.counts(position.step + 1)

@@ -53,8 +53,11 @@ def train(
     recorder: Recorder,
     stop: StopFlag,
     evaluation_interval_steps: int = 0,
+    evaluates_first: bool = False,
 ) -> Checkpoint:
     """Train what is left of `stages`; returns the last checkpoint. header: lines on the run, printed at its start.
+
+    evaluates_first: also before the first step of the first stage, for weights that were not drawn.
 
     Exits with STOPPED_BY_SIGNAL when a signal asks. Every rank calls it.
     """
@@ -88,6 +91,7 @@ def train(
             recorder=recorder,
             stop=stop,
             evaluation_interval_steps=evaluation_interval_steps,
+            evaluates_first=evaluates_first and stage.index == 0,
         )
         engine.close()
         del engine, task
