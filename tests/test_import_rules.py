@@ -55,9 +55,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/pretraining": ({"torch"}, RUNNING | {"bert_lamb.data", "bert_lamb.shards"}),
     "bert_lamb/finetuning/squad/scoring.py": (set(), set()),
     "bert_lamb/finetuning/squad/command.py": (
-        {"torch", "yaml"},
+        {"torch"},
         RUNNING | {"bert_lamb.config"},
     ),
+    "bert_lamb/finetuning/running.py": ({"yaml"}, RUNNING),
     "bert_lamb/finetuning": ({"torch", "transformers", "tokenizers", "numpy", "safetensors", "regex"}, RUNNING),
     "bert_lamb/report": ({"matplotlib", "jinja2", "markupsafe", "numpy"}, {"bert_lamb.outputs"}),
     "bert_lamb/cli/commands.py": (
