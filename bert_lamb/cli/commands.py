@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_lamb.config.corpus import CorpusConfig, DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig
+from bert_lamb.config.glue import GlueConfig
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, ReportConfig
 from bert_lamb.config.runtime import Precision, RuntimeConfig
@@ -155,6 +156,14 @@ def run_squad(config: SquadConfig) -> int:
     return 0
 
 
+def run_glue(config: GlueConfig) -> int:
+    _settle_device(config.runtime)
+    from bert_lamb.finetuning.glue.command import glue
+
+    glue(config)
+    return 0
+
+
 def run_report(config: ReportConfig) -> int:
     from bert_lamb.report import report
 
@@ -177,5 +186,6 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "pretrain": run_pretrain,
     "export": run_export,
     "squad": run_squad,
+    "glue": run_glue,
     "report": run_report,
 }

@@ -27,6 +27,7 @@ SUMMARIES = {
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
     "export": "a checkpoint -> a folder that transformers loads",
     "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
+    "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
 }
 # Words of calls whose result is what they print; the others leave files, and print what they did.

@@ -15,6 +15,7 @@ from bert_lamb.config import squad
 from bert_lamb.config.checks import Complaints
 from bert_lamb.config.corpus import DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig, check_corpus, check_prepare
 from bert_lamb.config.finite import not_finite
+from bert_lamb.config.glue import GlueConfig, check_glue
 from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
 from bert_lamb.config.paths import settle_texts
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
@@ -33,6 +34,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "pretrain": PretrainConfig,
     "export": ExportConfig,
     "squad": SquadConfig,
+    "glue": GlueConfig,
     "report": ReportConfig,
 }
 
@@ -138,5 +140,6 @@ CHECKS: dict[str, Any] = {
     "pretrain": check_pretrain,
     "export": no_checks,
     "squad": check_squad,
+    "glue": check_glue,
     "report": no_checks,
 }

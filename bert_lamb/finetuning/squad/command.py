@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from bert_lamb.config.squad import STAGE, InitialWeights, SquadConfig
 from bert_lamb.engine.agreement import from_rank_0, together
 from bert_lamb.engine.launch import Process
-from bert_lamb.finetuning.running import Learning, fine_tuning
+from bert_lamb.finetuning.learning import Learning
+from bert_lamb.finetuning.running import fine_tuning
 from bert_lamb.finetuning.settings import Settings
 from bert_lamb.finetuning.squad import results
 from bert_lamb.finetuning.squad.material import Material, Sources, WindowSettings, read_material

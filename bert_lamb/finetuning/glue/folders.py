@@ -1,0 +1,118 @@
+"""What others made, as it is read here: a model folder -> tokenizer and classifier; a file -> its text.
+
+The only file of this room that imports from another kind of fine-tuning.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertForSequenceClassification
+
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.squad.files import kind_of, read_bytes
+from bert_lamb.finetuning.squad.model import check_folder, check_lengths, input_files, quiet_transformers
+from bert_lamb.finetuning.squad.model_config import read_model_config
+from bert_lamb.finetuning.squad.results import save_model
+from bert_lamb.finetuning.squad.tokenizer import FIX as TOKENIZER_FIX
+from bert_lamb.finetuning.squad.tokenizer import WordPieces, read_tokenizer
+from bert_lamb.finetuning.squad.weights import list_weights, read_weights
+
+__all__ = [
+    "EXPECTED_FILE",
+    "Loaded",
+    "WordPieces",
+    "check_folder",
+    "check_lengths",
+    "describe_model",
+    "input_files",
+    "load_classifier",
+    "read_text",
+    "save_model",
+]
+
+HEADS = ("classifier", "pooler")  # in the order in which they are drawn
+EXPECTED_FILE = "a file of the GLUE zip (.tsv) or json lines (.jsonl)"
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, refused by name when it is something else."""
+    content = read_bytes(file, expected=EXPECTED_FILE, fix="set data_dir or files")
+    what = kind_of(content)
+    if what is not None:
+        raise UserError(found=f"{file} that is {what}", expected=EXPECTED_FILE, fix="fetch or unpack the file")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            found=f"{file} that is not UTF-8 text (byte {error.start:,} is 0x{content[error.start]:02x})",
+            expected=EXPECTED_FILE,
+            fix="convert it to UTF-8, or unpack it",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a model folder gives. drawn: the parts that it does not hold; left_over: weights that are not taken."""
+
+    tokenizer: WordPieces
+    model: Any  # BertForSequenceClassification, fp32
+    drawn: list[str]
+    left_over: list[str]
+
+
+def load_classifier(folder: Path, *, num_answers: int, is_pretrained: bool, draws_head: bool, seed: int) -> Loaded:
+    """Tokenizer and fp32 model; `seed` draws the head, a pooler that the folder does not hold, or all weights.
+
+    draws_head: False takes the folder's own. Raises UserError, with the file, for what cannot be used as it is.
+    """
+    config = read_model_config(folder)
+    pieces = read_tokenizer(folder)
+    config.pad_token_id = pieces.pad_id if pieces.pad_id < config.vocab_size else None
+    config.num_labels = num_answers
+    if pieces.num_ids > config.vocab_size:
+        raise UserError(
+            found=f"token ids up to {pieces.num_ids - 1:,} in {folder} with vocab_size={config.vocab_size:,}",
+            expected="no more ids than embeddings",
+            fix=TOKENIZER_FIX,
+        )
+    torch.manual_seed(seed)
+    with quiet_transformers():
+        model = BertForSequenceClassification._from_config(config, dtype=torch.float32)
+    if not is_pretrained:
+        return Loaded(pieces, model, list(HEADS), left_over=[])
+    stored = {one.key.removeprefix("bert.").split(".")[0] for one in list_weights(folder)}
+    if "classifier" not in stored and not draws_head:
+        raise UserError(
+            found=f"{folder} without a classifier, and num_epochs=0",
+            expected="a model fine-tuned on the task",
+            fix="set num_epochs, or set model_dir to the model/ folder of a finished `bert-lamb glue`",
+        )
+    drawn = [head for head in HEADS if head not in stored or (head == "classifier" and draws_head)]
+    expected = {name: value for name, value in model.state_dict().items() if _part_of(name) not in drawn}
+    weights, left_over = read_weights(folder, expected, needs_head=False)
+    model.load_state_dict(weights, strict=False)
+    torch.manual_seed(seed)
+    for head, linear in (("classifier", model.classifier), ("pooler", model.bert.pooler.dense)):
+        if head in drawn:
+            torch.nn.init.normal_(linear.weight, std=config.initializer_range)
+            torch.nn.init.zeros_(linear.bias)
+    return Loaded(pieces, model, drawn, left_over)
+
+
+def _part_of(name: str) -> str:
+    return name.removeprefix("bert.").split(".")[0]
+
+
+def describe_model(loaded: Loaded, *, is_pretrained: bool) -> str:
+    """One line on what is fine-tuned: sizes, which weights are read, drawn and not used."""
+    sizes = loaded.model.config
+    left_over = sorted({_part_of(key) for key in loaded.left_over})
+    if not is_pretrained:
+        weights = "random weights"
+    else:
+        weights = ", ".join(["pretrained weights", *(f"new {part}" for part in loaded.drawn)])
+    return f"BERT with {sizes.num_hidden_layers} layers, hidden size {sizes.hidden_size}, {weights}" + (
+        f"; not used: {', '.join(left_over)}" if left_over else ""
+    )
