@@ -39,7 +39,8 @@ def make_rows(
 
 
 def make_row(parts: Sequence[Sequence[int]], tokenizer: WordPieces, max_seq_length: int) -> Row:
-    """One row of one text or two, given by their ids."""
+    """One row of one text or two, given by their ids; a second text without tokens counts as none, as for Google."""
+    parts = [part for i, part in enumerate(parts) if part or i == 0]
     room = max_seq_length - 1 - len(parts)
     kept = kept_lengths([len(part) for part in parts], room)
     ids = [tokenizer.cls_id]

@@ -6,6 +6,7 @@ undefined (None) when one side is constant.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
@@ -44,7 +45,9 @@ def f1(predictions: Numbers, labels: Numbers) -> float:
 def matthews(predictions: Numbers, labels: Numbers) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(labels, predictions))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of one class alone, which the top of this file speaks of
+        return float(matthews_corrcoef(labels, predictions))
 
 
 def pearson(predictions: Numbers, labels: Numbers) -> float:

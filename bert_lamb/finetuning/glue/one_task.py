@@ -50,7 +50,7 @@ def one_task(sources: Sources, settings: Settings) -> dict[str, Any]:
         finished = run.finished(inputs, results.read_result, outcome=outcome_of(settings))
         if finished is not None:
             if process.is_main:
-                print(f"{run_dir} is complete already: {results.summary(finished)}", flush=True)
+                print(f"{run_dir} is complete already: {finished['summary']}", flush=True)
             return finished
         with together(process):
             material = read_material(inputs, process, max_seq_length=settings.max_seq_length, seed=settings.seed)
@@ -113,8 +113,9 @@ def predict_and_score(
                     recorder.write(
                         run.stage, run.stage.schedule.total_steps, "glue_scores", num_examples=num_examples, **figures
                     )
+            result["summary"] = results.summary(result)
             results.write_result(run_dir, result)
-            print(f"{run_dir}: {results.summary(result)}", flush=True)
+            print(f"{run_dir}: {result['summary']}", flush=True)
     return from_rank_0(process, result)
 
 

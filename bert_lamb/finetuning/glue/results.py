@@ -56,7 +56,7 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict) or not {"task", "scores", "score", "num_examples"} <= content.keys():
+    if not isinstance(content, dict) or not {"task", "scores", "score", "num_examples", "summary"} <= content.keys():
         raise UserError(
             found=f"{file} without scores",
             expected="what `bert-lamb glue` wrote there",

@@ -45,6 +45,7 @@ SMALL = [
     "peak_lr=3e-3",
     "num_epochs=1",
     "runtime.device=cpu",
+    "runtime.peak_tflops=1",  # not measured, which takes longer than these runs
     "runtime.micro_batch_size.fine_tuning=4",
     "seed=5",
 ]
