@@ -21,7 +21,7 @@ from bert_lamb.finetuning.running import FineTuningRun, fine_tuning
 from bert_lamb.finetuning.settings import Settings
 from bert_lamb.model.classifier import SequenceClassifier
 from bert_lamb.model.encoder import Execution
-from bert_lamb.outputs.provenance import versions
+from bert_lamb.outputs.provenance import library_versions, versions
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.task import Stage
 
@@ -104,7 +104,7 @@ def predict_and_score(
                 "world_size": process.world_size,
                 "inputs": run.inputs,
                 "config": run.settings.plain,
-                "versions": versions(),
+                "versions": {**versions(), **library_versions(("scikit-learn", "scipy"))},
             }
             if run.stage is not None:
                 for split, of_set in scores.items():
