@@ -63,9 +63,13 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/finetuning/squad/examples.py": (set(), {"bert_lamb.checkpoint.folder.files"}),
     "bert_lamb/finetuning/squad/score_command.py": (set(), {"bert_lamb.checkpoint.folder.files"}),
     "bert_lamb/finetuning/squad/command.py": (
-        {"torch", "yaml"},
+        {"torch"},
         RUNNING | {"bert_lamb.config"},
     ),
+    "bert_lamb/finetuning/glue/command.py": ({"yaml"}, RUNNING | {"bert_lamb.config"}),
+    "bert_lamb/finetuning/glue/hub.py": ({"datasets"}, set()),
+    "bert_lamb/finetuning/glue/metrics.py": ({"sklearn", "scipy"}, set()),
+    "bert_lamb/finetuning/running.py": ({"yaml"}, RUNNING),
     "bert_lamb/finetuning": ({"torch", "transformers", "tokenizers", "numpy", "safetensors", "regex"}, RUNNING),
     "bert_lamb/report": ({"matplotlib", "jinja2", "markupsafe", "numpy"}, {"bert_lamb.outputs"}),
     "bert_lamb/cli/commands.py": (
@@ -111,7 +115,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {f"data_prep.{room}" for room in ("plan", "pool", "settings", "workspace")},
     ),
 }
-LAZY = {"deepspeed", "triton", "wandb", "datasets", "datasketch"}  # imported inside functions only
+LAZY = {"deepspeed", "triton", "wandb", "datasets", "datasketch", "sklearn", "scipy"}  # imported inside functions only
 LAZY_IN_ROOM = {"data_prep/card": {"matplotlib", "jinja2"}}  # workers of the pool may import it, and write no card
 KERNELS = "_kernels.py"  # Triton reads kernels at the top of a file; the file is imported inside a function
 

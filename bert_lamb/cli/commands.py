@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_lamb.config.corpus import CorpusConfig, DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig
 from bert_lamb.config.evaluate import EvaluateConfig
+from bert_lamb.config.glue import GlueConfig
 from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, ReportConfig
@@ -209,6 +210,14 @@ def run_score(config: ScoreConfig) -> int:
     return 0
 
 
+def run_glue(config: GlueConfig) -> int:
+    _settle_device(config.runtime)
+    from bert_lamb.finetuning.glue.command import glue
+
+    glue(config)
+    return 0
+
+
 def run_report(config: ReportConfig) -> int:
     from bert_lamb.report import report
 
@@ -234,5 +243,6 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "import": run_import,
     "squad": run_squad,
     "score": run_score,
+    "glue": run_glue,
     "report": run_report,
 }

@@ -30,6 +30,7 @@ SUMMARIES = {
     "import": "a checkpoint of TensorFlow, NVIDIA, DeepSpeed or PyTorch -> a folder that transformers loads",
     "score": "score predictions as the official SQuAD scripts do",
     "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
+    "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
 }
 # Words of calls whose result is what they print; the others leave files, and print what they did.

@@ -16,6 +16,7 @@ from bert_lamb.config.checks import Complaints
 from bert_lamb.config.corpus import DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig, check_corpus, check_prepare
 from bert_lamb.config.evaluate import EvaluateConfig, check_evaluate
 from bert_lamb.config.finite import not_finite
+from bert_lamb.config.glue import GlueConfig, check_glue
 from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
 from bert_lamb.config.paths import settle_texts
@@ -38,6 +39,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "import": ImportConfig,
     "squad": SquadConfig,
     "score": ScoreConfig,
+    "glue": GlueConfig,
     "report": ReportConfig,
 }
 
@@ -146,5 +148,6 @@ CHECKS: dict[str, Any] = {
     "import": no_checks,
     "squad": check_squad,
     "score": check_score,
+    "glue": check_glue,
     "report": no_checks,
 }

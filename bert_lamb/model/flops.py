@@ -9,6 +9,7 @@ pass has two products for each of the forward pass: one for the inputs, one for 
     heads          2 H^2 + 2 H V a masked token       transform and vocabulary
                    2 H^2 + 4 H a sequence             pooler and the sentence task's two classes
                    4 H a token                        start and end of an answer
+                   2 H^2 + 2 C H a sequence           pooler and the C classes of a text
 
 Sources: Narayanan et al. 2021 (Megatron-LM, arXiv 2104.04473), appendix; Chowdhery et al. 2022 (PaLM, arXiv
 2204.02311), appendix B, which calls this count, over time and a machine's peak, the model FLOPs utilization. Both take
@@ -44,6 +45,15 @@ def question_answering_flops(config: BertConfig, *, num_tokens: int, sum_squared
     """Forward and backward of the encoder and the two scores of each token."""
     encoder = encoder_forward_flops(config, num_tokens=num_tokens, sum_squared_lengths=sum_squared_lengths)
     return FORWARD_AND_BACKWARD * (encoder + num_tokens * 4 * config.hidden_size)
+
+
+def classification_flops(
+    config: BertConfig, *, num_sequences: int, num_tokens: int, sum_squared_lengths: int, num_classes: int
+) -> int:
+    """Forward and backward of the encoder, the pooler and the scores of each sequence's classes."""
+    encoder = encoder_forward_flops(config, num_tokens=num_tokens, sum_squared_lengths=sum_squared_lengths)
+    head = num_sequences * 2 * config.hidden_size * (config.hidden_size + num_classes)
+    return FORWARD_AND_BACKWARD * (encoder + head)
 
 
 def encoder_forward_flops(config: BertConfig, *, num_tokens: int, sum_squared_lengths: int) -> int:

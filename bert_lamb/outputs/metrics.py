@@ -79,6 +79,10 @@ FIELDS: dict[str, dict[str, Field]] = {
     },
     "trust_ratios": {name: Field("by_parameter") for name in ("trust_ratio", "param_norm", "update_norm")},
     "scores": {"exact_match": NUMBER, "f1": NUMBER, "num_questions": NUMBER},
+    "glue_scores": {
+        "num_examples": NUMBER,
+        **dict.fromkeys(("accuracy", "f1", "matthews", "pearson", "spearman"), OPTIONAL),
+    },
     "phase_end": {"seconds": OPTIONAL},
 }
 

@@ -3,6 +3,7 @@
 metrics.py   metrics.jsonl -> phases with their records, refused where malformed
 layers.py    what was recorded of single parameters -> rows in order, tables by step
 summary.py   phases and scores -> the numbers of report.json
+glue.py      the scores of a task of GLUE
 speed.py     rates, utilization, memory and where the time went, by phase
 figures.py   phases -> plots as SVG
 page.html.j2 all of it -> one self-contained page
@@ -20,6 +21,7 @@ from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE
 from bert_lamb.report.figures import draw_figures, draw_heat_maps
+from bert_lamb.report.glue import glue_sentences
 from bert_lamb.report.metrics import read_metrics
 from bert_lamb.report.summary import SCORES_FILE, as_table, read_scores, summarise
 
@@ -43,6 +45,8 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     scores = [read_scores(label, folder) for label, folder in {**own, **score_dirs}.items()]
 
     content = without_nan({**summarise(run, scores), "versions": versions})
+    of_glue = glue_sentences(run_dir)
+    content["sentences"] += of_glue
     page = load_template().render(
         title=run_dir.resolve().name,
         figures=[(title, Markup(svg)) for title, svg in draw_figures(run)],
@@ -52,7 +56,7 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     )
     write_atomically(run_dir / REPORT_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_atomically(run_dir / REPORT_HTML, page)
-    print(as_table(content))
+    print("\n\n".join([as_table(content), *of_glue]))
     print(f"{run_dir / REPORT_HTML}")
     return content
 

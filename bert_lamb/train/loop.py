@@ -28,7 +28,7 @@ def train_stage(
     recorder: Recorder,
     stop: StopFlag,
     evaluation_interval_steps: int,
-    evaluates_first: bool,
+    evaluates_first: bool = False,
 ) -> Position:
     """Train from `position` to the end of the stage, or to a signal; returns the position of the checkpoint it saved.
 

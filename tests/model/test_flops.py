@@ -7,9 +7,14 @@ eager, since torch counts none of SDPA's products on a CPU: there the formula wi
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertForPreTraining, BertForQuestionAnswering
+from transformers import BertForPreTraining, BertForQuestionAnswering, BertForSequenceClassification
 
-from bert_lamb.model.flops import encoder_forward_flops, pretraining_flops, question_answering_flops
+from bert_lamb.model.flops import (
+    classification_flops,
+    encoder_forward_flops,
+    pretraining_flops,
+    question_answering_flops,
+)
 from tests.model.rows import make_config
 
 B, S, M = 3, 20, 7  # sequences, tokens of each, masked tokens
@@ -54,6 +59,12 @@ def test_question_answering():
         return output.start_logits.sum() + output.end_logits.sum()
 
     assert forward_and_backward(loss) == question_answering_flops(CONFIG, **TOKENS)
+
+
+def test_classification():
+    model = BertForSequenceClassification._from_config(CONFIG, attn_implementation="eager")
+    expected = classification_flops(CONFIG, num_sequences=B, num_classes=2, **TOKENS)
+    assert forward_and_backward(lambda: model(**INPUTS).logits.sum()) == expected
 
 
 def test_sdpa_has_the_same_linear_layers():

@@ -240,9 +240,7 @@ def swapped(file):
         (lambda f: shutil.rmtree(f), [], "no folder .*; expected a model's folder on this machine; fix: set initial_w"),
     ],
 )
-def test_what_it_cannot_start_from_is_refused_before_anything_is_written(
-    folder, tmp_path, spoil, words, message
-):
+def test_what_it_cannot_start_from_is_refused_before_anything_is_written(folder, tmp_path, spoil, words, message):
     copy = shutil.copytree(folder, tmp_path / "copy")
     spoil(copy)
     longer = make_shards(tmp_path / "s", max_seq_lengths=(16, 32, 64), num_train=20, num_heldout=5)

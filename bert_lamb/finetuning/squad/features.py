@@ -8,14 +8,11 @@ Letters: Q tokens of the question, W tokens of the window, T = Q + W + 3 tokens 
 """
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bert_lamb.checkpoint.folder.word_pieces import Encoded, WordPieces
 from bert_lamb.errors import UserError
@@ -38,6 +35,11 @@ class Feature:
     offsets: NDArray[np.int64]  # [W, 2]; the characters of each window token in the context, end exclusive; whole
     # graphemes, with the accents, joiners and the like that the tokenizer drops
     is_max_context: NDArray[np.bool_]  # [W]; whether no other window of the example shows the token with more context
+
+    @property
+    def second_start(self) -> int:
+        """As finetuning/tokens.py calls it: the context is the second text."""
+        return self.window_start
 
 
 @dataclass(frozen=True)
@@ -175,50 +177,3 @@ def answer_positions(feature: Feature, answer: Answer) -> tuple[int, int]:
 def _gives_tokens(character: str) -> bool:
     """Whether BERT's normalizer keeps a character: no white space, no control, format or unassigned character."""
     return not (character.isspace() or character == "\ufffd" or unicodedata.category(character).startswith("C"))
-
-
-def mean_length(features: Sequence[Feature]) -> float:
-    """Tokens of a feature on average."""
-    return sum(len(feature.input_ids) for feature in features) / len(features)
-
-
-class FeatureBatch(NamedTuple):
-    """What the model is called with, in its order of arguments (see SpanModel.forward): features laid end to end."""
-
-    input_ids: Tensor  # [sum of T] int64
-    token_type_ids: Tensor  # [sum of T] int64
-    position_ids: Tensor  # [sum of T] int64, from 0 in each feature
-    cu_seqlens: Tensor  # [number of features + 1] int32
-    max_length: int  # no feature is longer
-
-    def to(self, device: torch.device) -> "FeatureBatch":
-        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "FeatureBatch":
-        return self._with(lambda tensor: tensor.pin_memory())
-
-    def _with(self, change: Callable[[Tensor], Tensor]) -> "FeatureBatch":
-        return FeatureBatch._make(change(value) if isinstance(value, Tensor) else value for value in self)
-
-
-def lay_out(features: Sequence[Feature], max_length: int) -> FeatureBatch:
-    """These features as one batch, in order. max_length: of all features of the run, the same in all batches."""
-    lengths = np.array([len(feature.input_ids) for feature in features])
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
-    position_ids = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
-    window_starts = np.array([feature.window_start for feature in features])
-    return FeatureBatch(
-        input_ids=torch.tensor([token for feature in features for token in feature.input_ids]),
-        token_type_ids=torch.from_numpy((position_ids >= np.repeat(window_starts, lengths)).astype(np.int64)),
-        position_ids=torch.from_numpy(position_ids),
-        cu_seqlens=torch.from_numpy(bounds.astype(np.int32)),
-        max_length=max_length,
-    )
-
-
-def full_windows(num_features: int, max_seq_length: int, token_id: int) -> FeatureBatch:
-    """The largest batch of so many features: none has room left."""
-    starts = torch.arange(0, (num_features + 1) * max_seq_length, max_seq_length, dtype=torch.int32)
-    positions = torch.arange(max_seq_length).repeat(num_features)
-    ids = torch.full_like(positions, token_id)
-    return FeatureBatch(ids, torch.zeros_like(ids), positions, starts, max_seq_length)

@@ -15,7 +15,8 @@ from bert_lamb.engine.agreement import of_all_ranks, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import Example, Questions
-from bert_lamb.finetuning.squad.features import Feature, lay_out
+from bert_lamb.finetuning.squad.features import Feature
+from bert_lamb.finetuning.tokens import lay_out
 from bert_lamb.model.span import SpanModel
 from bert_lamb.progress import Progress
 

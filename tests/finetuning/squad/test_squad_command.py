@@ -207,7 +207,7 @@ def test_both_files_are_judged_before_training_and_before_an_old_result_goes(
     content = squad_json(where_questions())
     spoil(content)
     (tmp_path / "spoilt.json").write_text(json.dumps(content))
-    monkeypatch.setattr(command, "train", lambda *args, **kwargs: pytest.fail("it trains"))
+    monkeypatch.setattr("bert_lamb.finetuning.running.train", lambda *args, **kwargs: pytest.fail("it trains"))
     with pytest.raises(UserError, match="has no tokens"):
         squad(replace(quick, if_exists=IfExists.restart, **{which: str(tmp_path / "spoilt.json")}))
     assert (Path(quick.run_dir) / "scores.json").read_text() == scores

@@ -22,12 +22,12 @@ from bert_lamb.finetuning.squad.features import (
     NO_ANSWER,
     Window,
     answer_positions,
-    lay_out,
     make_features,
     make_windows,
     mark_max_context,
 )
 from bert_lamb.finetuning.squad.graphemes import whole_graphemes
+from bert_lamb.finetuning.tokens import lay_out
 
 CONTEXTS = [
     "Anna lives in Paris and Bruno lives in London, the old (and wet) one.",

@@ -19,7 +19,8 @@ from bert_lamb.engine.build import RuntimeSettings, build_engine
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.features import answer_positions, make_features
-from bert_lamb.finetuning.squad.task import SquadTask, num_steps
+from bert_lamb.finetuning.squad.task import SquadTask
+from bert_lamb.finetuning.task import num_steps
 from bert_lamb.model.span import SpanModel
 from bert_lamb.optim.build import OptimizerSettings
 from bert_lamb.outputs.run_dir import RunDir

@@ -1,0 +1,74 @@
+"""What a trained model answers to every row, computed by all ranks together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bert_lamb.engine.agreement import of_all_ranks, together
+from bert_lamb.engine.launch import Process
+from bert_lamb.errors import UserError
+from bert_lamb.finetuning.tokens import TokenRow, lay_out
+from bert_lamb.progress import Progress
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def predict_rows(
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    *,
+    micro_batch_size: int,
+    precision: str,
+    process: Process,
+    name: str,
+) -> NDArray[np.float32]:
+    """[number of rows, ...] the model's output for each row, in the order of `rows`, on every rank.
+
+    model: on any device, with fp32 weights; gives one output for each row. precision: fp32, or bf16 or fp16 (autocast).
+    Every rank calls it and computes its share. Raises UserError when the model answers with numbers that are not
+    finite.
+    """
+    with together(process):
+        share = outputs_of_share(
+            model, rows, micro_batch_size=micro_batch_size, precision=precision, process=process, name=name
+        )
+    outputs = {i: one for of_rank in of_all_ranks(process, share) for i, one in of_rank.items()}
+    return np.stack([outputs[i] for i in range(len(rows))])
+
+
+def outputs_of_share(
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    *,
+    micro_batch_size: int,
+    precision: str,
+    process: Process,
+    name: str,
+) -> dict[int, NDArray[np.float32]]:
+    """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so that all are alike."""
+    device, dtype = process.device, AUTOCAST[precision]
+    model.to(device).eval()
+    max_length = max(len(row.input_ids) for row in rows)
+    shortest_first = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
+    starts = range(0, len(rows), micro_batch_size)[process.rank :: process.world_size]
+    total = sum(min(micro_batch_size, len(rows) - first) for first in starts)
+    outputs: dict[int, NDArray[np.float32]] = {}
+    shown = Progress(f"predict {name}", total=total, unit="rows", is_shown=process.is_main)
+    with torch.inference_mode(), shown as progress:
+        for first in starts:
+            indices = shortest_first[first : first + micro_batch_size]
+            batch = lay_out([rows[i] for i in indices], max_length).to(device)
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                of_rows = model(*batch).float().cpu().numpy()
+            if not np.isfinite(of_rows).all():
+                raise UserError(
+                    found=f"predictions for {name} that are not finite",
+                    expected="numbers",
+                    fix="set runtime.precision=fp32, a lower peak_lr, or another model_dir",
+                )
+            outputs |= dict(zip(indices, of_rows, strict=True))
+            progress.update(len(indices))
+    return outputs
