@@ -60,7 +60,7 @@ def import_checkpoint(
     (partial / "README.md").write_text(_model_card(source, opened, config, weights, pieces, files), encoding="utf-8")
     (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     publish(output_dir)
-    print(f"imported {source} ({opened.format}) to {output_dir}: {_summary(config, weights, num_cut)}")
+    print(f"imported {source} ({opened.format}) to {output_dir}: {_summary(opened, config, weights, num_cut)}")
     if (warning := pieces.warn_of_casing()) is not None:
         print(f"{vocabulary}: {warning}")
 
@@ -118,16 +118,18 @@ def _heads(weights: Weights) -> list[str]:
     return [name for name, part in HEADS.items() if any(key.startswith(part) for key in weights.taken)]
 
 
-def _summary(config: BertConfig, weights: Weights, num_cut: int) -> str:
+def _summary(source: Source, config: BertConfig, weights: Weights, num_cut: int) -> str:
     heads = _heads(weights)
     absent = [name for name in HEADS if name not in heads]
     left_over = sorted({key.removeprefix("bert.").split(".")[0].split("/")[0] for key in weights.left_over})
+    dtypes = sorted({one.dtype for name, one in source.stored.items() if name in weights.taken} - {"F32"})
     return (
         f"BERT with {config.num_hidden_layers} layers, hidden size {config.hidden_size}; "
         f"with {', '.join(heads) or 'no head'}"
         + (f"; without {', '.join(absent)}" if absent else "")
         + (f"; not taken: {', '.join(left_over)}" if left_over else "")
         + (f"; {num_cut} rows that pad the vocabulary cut off" if num_cut else "")
+        + (f"; stored as {', '.join(dtypes)}" if dtypes else "")
     )
 
 

@@ -13,7 +13,7 @@ from bert_lamb.checkpoint.folder.weight_files import list_weights, weight_files
 from bert_lamb.checkpoint.folder.weights import by_our_name
 from bert_lamb.checkpoint.importing.google import from_google
 from bert_lamb.checkpoint.importing.tensor_bundle import list_bundle
-from bert_lamb.checkpoint.importing.trainers import list_trainer_file
+from bert_lamb.checkpoint.importing.trainers import list_trainer_file, refusal_of_stage_3
 from bert_lamb.errors import UserError
 
 CONFIG_NAMES = (model_config.NAME, "bert_config.json")
@@ -86,6 +86,8 @@ def _deepspeed_file(path: Path) -> Path | None:
         tag = (path / DEEPSPEED_LATEST).read_text(encoding="utf-8", errors="replace").strip()
         folder = path / tag
     file = folder / DEEPSPEED_FILE if folder.is_dir() else folder
+    if folder.is_dir() and not file.exists() and (parts := sorted(folder.glob(f"zero_pp_rank_*_{DEEPSPEED_FILE}"))):
+        raise refusal_of_stage_3(f"{parts[0].name} in {folder} without {DEEPSPEED_FILE}")
     if file.name != DEEPSPEED_FILE or not file.is_file():
         return None
     if file.with_name(DEEPSPEED_SECOND).exists():

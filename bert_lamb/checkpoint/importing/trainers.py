@@ -49,13 +49,18 @@ def list_trainer_file(file: Path) -> list[Stored]:
         )
     empty = next((one.key for one in found if 0 in one.shape), None)
     if empty is not None:
-        raise UserError(
-            found=f"{empty} without a single number in {file}, as stage 3 of ZeRO leaves it",
-            expected="whole weights",
-            fix="join them with the zero_to_fp32.py that DeepSpeed put into the checkpoint's folder, and set source to "
-            "the pytorch_model.bin that it writes",
-        )
+        raise refusal_of_stage_3(f"{empty} without a single number in {file}")
     return [ours for one in found for ours in _by_transformers_name(one)]
+
+
+def refusal_of_stage_3(found: str) -> UserError:
+    """Weights that ZeRO has cut into the files of many ranks."""
+    return UserError(
+        found=f"{found}, as stage 3 of ZeRO leaves it",
+        expected="whole weights",
+        fix="join them with the zero_to_fp32.py that DeepSpeed put into the checkpoint's folder, and set source to the "
+        "pytorch_model.bin that it writes",
+    )
 
 
 def _state_of(content: Any, file: Path) -> dict[Any, Any]:
