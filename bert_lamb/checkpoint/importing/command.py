@@ -16,7 +16,7 @@ from bert_lamb.checkpoint.folder.vocabulary import CONFIG_FILE, TOKENIZER_FILE, 
 from bert_lamb.checkpoint.folder.weight_files import SINGLE
 from bert_lamb.checkpoint.folder.weights import Weights
 from bert_lamb.checkpoint.folder.word_pieces import WordPieces
-from bert_lamb.checkpoint.importing.sources import OPTION, Source, config_of, open_source, without_padding
+from bert_lamb.checkpoint.importing.sources import OPTION, Source, config_of, open_source, require_file, without_padding
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_complete, publish
@@ -77,7 +77,7 @@ def _read_tokenizer(source: Source, vocabulary_file: Path | None, is_lowercase: 
     beside = folder / VOCABULARY_FILE
     settings = [folder / name for name in (TOKENIZER_FILE, CONFIG_FILE) if (folder / name).is_file()]
     if vocabulary_file is not None or (beside.is_file() and not settings):
-        file = vocabulary_file or beside
+        file = require_file(vocabulary_file, "vocab") if vocabulary_file is not None else beside
         return read_plain_tokenizer(file, is_lowercase=is_lowercase is not False), file
     if not settings:
         raise UserError(

@@ -102,7 +102,7 @@ def _deepspeed_file(path: Path) -> Path | None:
 def config_of(source: Source, given: Path | None) -> Path:
     """The file with the sizes of the model: the one given, or the one that lies beside the weights."""
     if given is not None:
-        return given
+        return require_file(given, "config")
     for name in CONFIG_NAMES:
         if (source.folder / name).is_file():
             return source.folder / name
@@ -111,6 +111,17 @@ def config_of(source: Source, given: Path | None) -> Path:
         expected="the sizes of the model",
         fix="set config to the json file with them",
     )
+
+
+def require_file(file: Path, key: str) -> Path:
+    """A file that the command line names; UserError, with the key, where there is none."""
+    if not file.is_file():
+        raise UserError(
+            found=f"a folder at {key}={file}" if file.is_dir() else f"no file {key}={file}",
+            expected="a file",
+            fix=f"set {key}",
+        )
+    return file
 
 
 def without_padding(stored: Mapping[str, Stored], vocab_size: int) -> tuple[dict[str, Stored], int]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bert_lamb.checkpoint.folder.stored import Stored, list_tensors, read_torch_file
 from bert_lamb.errors import UserError
 
-STATE_KEYS = ("model", "module", "state_dict", "model_state_dict")  # the first that holds tensors
+STATE_KEYS = ("model", "module", "state_dict", "model_state_dict")  # the first that holds tensors, else the whole
 WRAPPER = "module."
 PRE_LN = re.compile(r"\.(PreAttentionLayerNorm|PostAttentionLayerNorm|FinalLayerNorm)\.")
 KERNEL = {  # of a layer of DeepSpeed's transformer kernel, whose LayerNorm follows each residual
@@ -66,7 +66,7 @@ def refusal_of_stage_3(found: str) -> UserError:
 def _state_of(content: Any, file: Path) -> dict[Any, Any]:
     """The state dict in what a trainer saved."""
     if isinstance(content, dict):
-        for state in (content, *(content.get(key) for key in STATE_KEYS)):
+        for state in (*(content.get(key) for key in STATE_KEYS), content):
             if isinstance(state, dict) and any(isinstance(value, Tensor) for value in state.values()):
                 return state
     keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__

@@ -282,6 +282,12 @@ def test_what_is_wrong_with_a_source_is_refused(model, tmp_path, spoil, message)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("key", "argument"), [("config", "config_file"), ("vocab", "vocabulary_file")])
+def test_a_file_that_is_not_there_is_named_by_its_key(google, tmp_path, key, argument):
+    with pytest.raises(UserError, match=f"no file {key}=.*nowhere; .* fix: set {key}"):
+        imported(google, tmp_path / "out", **{argument: tmp_path / "nowhere"})
+
+
 def test_rows_that_are_no_padding_are_refused(model, google, tmp_path):
     """48 rows for 41 entries pad to a multiple of 8; 47 do not."""
     state = nvidia(model.state_dict())

@@ -128,6 +128,7 @@ def of_another_tensor(prefix: Path) -> None:
             lambda p: data_of(p).write_bytes(b"abc"),
             r"\.data-00000-of-00001 with 3 bytes; expected .* as the index says",
         ),
+        (lambda p: data_of(p).write_bytes(POINTER), r"-of-00001 that is a git-lfs pointer; .*git lfs pull"),
         (of_another_tensor, r"bert/embeddings/LayerNorm/beta in .* with another checksum than the index says"),
     ],
 )
