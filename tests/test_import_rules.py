@@ -35,6 +35,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/model": ({"numpy", "torch", "transformers"}, set()),
     "bert_lamb/engine/place.py": (set(), set()),
     "bert_lamb/engine": ({"torch", "deepspeed"}, {"bert_lamb.optim"}),
+    "bert_lamb/checkpoint/export_check.py": ({"torch", "transformers"}, set()),
     "bert_lamb/checkpoint/export.py": (
         {"jinja2", "torch", "transformers", "yaml"},
         {"bert_lamb", "bert_lamb.model.bert", "bert_lamb.outputs"},

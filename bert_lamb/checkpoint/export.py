@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Any
 import jinja2
 import torch
 import yaml
+from torch import Tensor
 from transformers import BertConfig, BertForPreTraining, BertTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from bert_lamb import __version__
+from bert_lamb.checkpoint.export_check import check_export
 from bert_lamb.checkpoint.folder.pretrained import VOCABULARY_ROWS
 from bert_lamb.checkpoint.meta import META_FILE
 from bert_lamb.checkpoint.reading import Checkpoint
@@ -31,7 +33,7 @@ PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this na
 
 
 def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) -> None:
-    """Write weights (fp32), configuration, tokenizer and a model card.
+    """Write weights (fp32), configuration, tokenizer and a model card, then load the folder and compare its logits.
 
     The rows that pad the vocabulary for training are cut off, so that model and tokenizer agree.
     checkpoint: `latest` or a folder name under run_dir/checkpoints. Raises UserError when there is none, when run_dir
@@ -55,8 +57,9 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
         model_max_length=run.config.max_position_embeddings,
     )
     tokenizer.save_pretrained(partial)
-    (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
     (partial / "README.md").write_text(model_card(run.source, run.config, run_dir), encoding="utf-8")
+    check_export(partial, trained_weights(run.source), run.config)
+    (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
     publish(output_dir)
     print(f"exported {origin['checkpoint']} to {output_dir}")
 
@@ -144,9 +147,14 @@ def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     return content
 
 
+def trained_weights(source: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """Name, as transformers has it, and value of every weight of the checkpoint."""
+    return ((name.removeprefix(PREFIX), weight) for name, weight in source.weights())
+
+
 def to_transformers(source: Checkpoint, config: BertConfig) -> BertForPreTraining:
     """The checkpoint's weights in transformers' model, vocabulary padding cut off."""
-    weights = {name.removeprefix(PREFIX): weight for name, weight in source.weights()}
+    weights = dict(trained_weights(source))
     for name, weight in weights.items():
         if name.endswith(VOCABULARY_ROWS):
             weights[name] = weight[: config.vocab_size].clone()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import AutoTokenizer, BertForPreTraining
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertForPreTraining, pipeline
 
 from bert_lamb.checkpoint.export import export
 from bert_lamb.checkpoint.position import Position
@@ -34,6 +35,7 @@ SIZES = {
     "init_std": 0.02,
     "vocab_size_multiple": 8,
 }
+SAVE = BertForPreTraining.save_pretrained
 
 
 class OneRank:
@@ -106,6 +108,46 @@ def test_the_weights_arrive_and_the_padding_of_the_vocabulary_goes(run, paramete
         if "predictions" not in name:
             assert torch.equal(found[name.removeprefix("bert.")], wanted), name
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(run.parent / "out")) == len(ENTRIES)
+
+
+def test_the_export_works_in_a_pipeline_and_as_a_masked_lm(run, parameters):
+    """Truth: the best entry by transformers' own forward pass on the parameters of the run."""
+    folder = str(of(run))
+    ids = torch.tensor([[2, 5, 4, 3]])  # [CLS] a [MASK] [SEP]
+    model = BertForPreTraining(bert_config(vocab_size=len(ENTRIES), pad_token_id=0, **SIZES)).eval()
+    model.load_state_dict({name.removeprefix("bert."): value for name, value in parameters.items()}, strict=False)
+    model.tie_weights()
+    with torch.no_grad():
+        wanted = model(ids).prediction_logits[0, 2, : len(ENTRIES)]
+        found = AutoModelForMaskedLM.from_pretrained(folder).eval()(ids).logits[0, 2]
+    assert torch.allclose(found, wanted, atol=1e-6)
+    best = pipeline("fill-mask", model=folder, tokenizer=folder)("a [MASK]", top_k=1)
+    assert best[0]["token"] == int(wanted.argmax())
+    assert AutoModel.from_pretrained(folder).config.hidden_size == 8
+
+
+def off_by_a_percent(model, folder):
+    SAVE(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.encoder.layer.0.output.dense.weight"][0] *= 1.01
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_a_weight(model, folder):
+    SAVE(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["cls.seq_relationship.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("save", [off_by_a_percent, without_a_weight])
+def test_an_export_that_computes_something_else_is_never_complete(run, monkeypatch, save):
+    monkeypatch.setattr(BertForPreTraining, "save_pretrained", save)
+    with pytest.raises(UserError, match="logits of the export that differ from the trained model's by"):
+        of(run)
+    assert not (run.parent / "out").exists()
+    monkeypatch.undo()
+    assert (of(run, if_exists="resume") / "bert_lamb_export.json").is_file()
 
 
 @pytest.mark.parametrize(("is_lowercase", "casing"), [(True, "lower-cased"), (False, "cased")])

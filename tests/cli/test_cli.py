@@ -131,6 +131,7 @@ SQUAD = ["squad", "model_dir=m", "eval_file=e", "run_dir=o"]
         ),
         ([*SQUAD, "model_dir=/nowhere"], ["/nowhere"]),
         (["export", "run_dir=/nowhere", "output_dir=o"], ["found no folder /nowhere"]),
+        (["import", "source=/nowhere", "output_dir=o"], ["found no file, folder or TensorFlow checkpoint /nowhere"]),
         (["report", "run_dir=/nowhere"], ["/nowhere"]),
         (["inspect", "shards_dir=/nowhere"], ["no manifest.json in /nowhere"]),
         (

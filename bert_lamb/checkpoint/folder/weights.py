@@ -74,14 +74,15 @@ def take_weights(
     missing, of another size, no floating point number or not finite, and for weights of the encoder that config.json
     does not describe.
     """
-    wanted = {name: tuple(one.shape) for name, one in expected.items() if name.removeprefix(PREFIX) not in BUFFERS}
+    wanted = {name: tuple(one.shape) for name, one in expected.items() if not _is_buffer(name)}
     parts = [{name for name in wanted if name.startswith(part)} for part in optional]
     missing = set().union(*(part for part in parts if part.isdisjoint(stored)))
     _check_names(place, stored, wanted.keys(), wanted.keys() - missing, option)
     taken = {name: stored[name] for name in wanted if name not in missing}
     _check_shapes(taken, wanted)
     weights = {name: _read(one, option) for name, one in taken.items()}
-    return Weights(weights, sorted(missing), sorted(one.key for name, one in stored.items() if name not in taken))
+    left_over = [one.key for name, one in stored.items() if name not in taken and not _is_buffer(name)]
+    return Weights(weights, sorted(missing), sorted(left_over))
 
 
 def by_our_name(found: Sequence[Stored]) -> dict[str, Stored]:
@@ -102,6 +103,10 @@ def by_our_name(found: Sequence[Stored]) -> dict[str, Stored]:
             )
         named[name] = one
     return named
+
+
+def _is_buffer(name: str) -> bool:
+    return name.removeprefix(PREFIX) in BUFFERS
 
 
 def _read(one: Stored, option: str) -> Tensor:
@@ -125,7 +130,7 @@ def _check_names(place: Path, stored: Mapping[str, Stored], wanted: Set[str], re
         if name.startswith(PREFIX)
         and name not in wanted
         and (has_pooler or not name.startswith(POOLER))
-        and name.removeprefix(PREFIX) not in BUFFERS
+        and not _is_buffer(name)
     )
     if absent:
         others = sorted(one.key for name, one in stored.items() if name not in wanted)

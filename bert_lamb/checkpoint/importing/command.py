@@ -16,7 +16,7 @@ from bert_lamb.checkpoint.folder.vocabulary import CONFIG_FILE, TOKENIZER_FILE, 
 from bert_lamb.checkpoint.folder.weight_files import SINGLE
 from bert_lamb.checkpoint.folder.weights import Weights
 from bert_lamb.checkpoint.folder.word_pieces import WordPieces
-from bert_lamb.checkpoint.importing.sources import OPTION, Source, config_of, open_source, without_padding
+from bert_lamb.checkpoint.importing.sources import OPTION, Source, config_of, open_source, require_file, without_padding
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_complete, publish
@@ -60,7 +60,7 @@ def import_checkpoint(
     (partial / "README.md").write_text(_model_card(source, opened, config, weights, pieces, files), encoding="utf-8")
     (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     publish(output_dir)
-    print(f"imported {source} ({opened.format}) to {output_dir}: {_summary(config, weights, num_cut)}")
+    print(f"imported {source} ({opened.format}) to {output_dir}: {_summary(opened, config, weights, num_cut)}")
     if (warning := pieces.warn_of_casing()) is not None:
         print(f"{vocabulary}: {warning}")
 
@@ -77,7 +77,7 @@ def _read_tokenizer(source: Source, vocabulary_file: Path | None, is_lowercase: 
     beside = folder / VOCABULARY_FILE
     settings = [folder / name for name in (TOKENIZER_FILE, CONFIG_FILE) if (folder / name).is_file()]
     if vocabulary_file is not None or (beside.is_file() and not settings):
-        file = vocabulary_file or beside
+        file = require_file(vocabulary_file, "vocab") if vocabulary_file is not None else beside
         return read_plain_tokenizer(file, is_lowercase=is_lowercase is not False), file
     if not settings:
         raise UserError(
@@ -118,16 +118,18 @@ def _heads(weights: Weights) -> list[str]:
     return [name for name, part in HEADS.items() if any(key.startswith(part) for key in weights.taken)]
 
 
-def _summary(config: BertConfig, weights: Weights, num_cut: int) -> str:
+def _summary(source: Source, config: BertConfig, weights: Weights, num_cut: int) -> str:
     heads = _heads(weights)
     absent = [name for name in HEADS if name not in heads]
     left_over = sorted({key.removeprefix("bert.").split(".")[0].split("/")[0] for key in weights.left_over})
+    dtypes = sorted({one.dtype for name, one in source.stored.items() if name in weights.taken} - {"F32"})
     return (
         f"BERT with {config.num_hidden_layers} layers, hidden size {config.hidden_size}; "
         f"with {', '.join(heads) or 'no head'}"
         + (f"; without {', '.join(absent)}" if absent else "")
         + (f"; not taken: {', '.join(left_over)}" if left_over else "")
         + (f"; {num_cut} rows that pad the vocabulary cut off" if num_cut else "")
+        + (f"; stored as {', '.join(dtypes)}" if dtypes else "")
     )
 
 

@@ -12,7 +12,8 @@ Words = NDArray[np.uint32]
 POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
 ONES = 0xFFFFFFFF
 MASK_DELTA = 0xA282EAD8  # leveldb/util/crc32c.h
-MIN_LANE_BYTES, MAX_LANES = 256, 1 << 15  # the register of 32,768 lanes stays in a core's cache
+MIN_LANE_BYTES, MAX_LANES = 256, 1 << 15  # the registers of 32,768 lanes stay in a core's cache
+MIN_BYTES = 8192  # fewer are done one by one sooner
 
 
 def _table(num_bits: int) -> Words:
@@ -36,13 +37,14 @@ def crc32c(content: bytes | memoryview) -> int:
     """The checksum of some bytes; RFC 3720, appendix B.4, has values to compare with."""
     octets = np.frombuffer(content, np.uint8)
     register = ONES
-    while len(octets) >= MIN_LANE_BYTES:
+    while len(octets) >= MIN_BYTES:
         num_lanes = min(1 << ((len(octets) // MIN_LANE_BYTES).bit_length() - 1), MAX_LANES)
         lane_bytes = len(octets) // num_lanes // 2 * 2
         register = _after_lanes(octets[: num_lanes * lane_bytes].reshape(num_lanes, lane_bytes), register)
         octets = octets[num_lanes * lane_bytes :]
+    table = OF_BYTE.tolist()
     for octet in octets.tolist():
-        register = int(OF_BYTE[(register ^ octet) & 0xFF]) ^ (register >> 8)
+        register = table[(register ^ octet) & 0xFF] ^ (register >> 8)
     return register ^ ONES
 
 

@@ -13,7 +13,7 @@ from bert_lamb.checkpoint.folder.weight_files import list_weights, weight_files
 from bert_lamb.checkpoint.folder.weights import by_our_name
 from bert_lamb.checkpoint.importing.google import from_google
 from bert_lamb.checkpoint.importing.tensor_bundle import list_bundle
-from bert_lamb.checkpoint.importing.trainers import list_trainer_file
+from bert_lamb.checkpoint.importing.trainers import list_trainer_file, refusal_of_stage_3
 from bert_lamb.errors import UserError
 
 CONFIG_NAMES = (model_config.NAME, "bert_config.json")
@@ -86,6 +86,8 @@ def _deepspeed_file(path: Path) -> Path | None:
         tag = (path / DEEPSPEED_LATEST).read_text(encoding="utf-8", errors="replace").strip()
         folder = path / tag
     file = folder / DEEPSPEED_FILE if folder.is_dir() else folder
+    if folder.is_dir() and not file.exists() and (parts := sorted(folder.glob(f"zero_pp_rank_*_{DEEPSPEED_FILE}"))):
+        raise refusal_of_stage_3(f"{parts[0].name} in {folder} without {DEEPSPEED_FILE}")
     if file.name != DEEPSPEED_FILE or not file.is_file():
         return None
     if file.with_name(DEEPSPEED_SECOND).exists():
@@ -100,7 +102,7 @@ def _deepspeed_file(path: Path) -> Path | None:
 def config_of(source: Source, given: Path | None) -> Path:
     """The file with the sizes of the model: the one given, or the one that lies beside the weights."""
     if given is not None:
-        return given
+        return require_file(given, "config")
     for name in CONFIG_NAMES:
         if (source.folder / name).is_file():
             return source.folder / name
@@ -109,6 +111,17 @@ def config_of(source: Source, given: Path | None) -> Path:
         expected="the sizes of the model",
         fix="set config to the json file with them",
     )
+
+
+def require_file(file: Path, key: str) -> Path:
+    """A file that the command line names; UserError, with the key, where there is none."""
+    if not file.is_file():
+        raise UserError(
+            found=f"a folder at {key}={file}" if file.is_dir() else f"no file {key}={file}",
+            expected="a file",
+            fix=f"set {key}",
+        )
+    return file
 
 
 def without_padding(stored: Mapping[str, Stored], vocab_size: int) -> tuple[dict[str, Stored], int]:

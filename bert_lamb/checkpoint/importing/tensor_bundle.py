@@ -127,9 +127,11 @@ def _bytes_of(entry: Entry, file: Path, key: str) -> bytes:
     expected = f"{key} in bytes {entry.offset:,} to {end:,}, as the index says"
     try:
         num_bytes = file.stat().st_size
-        if num_bytes < end:
-            raise UserError(found=f"{file} with {num_bytes:,} bytes", expected=expected, fix=FETCH)
         with file.open("rb") as stream:
+            is_pointer = stream.read(len(LFS_POINTER)) == LFS_POINTER
+            if is_pointer or num_bytes < end:
+                what = "that is a git-lfs pointer" if is_pointer else f"with {num_bytes:,} bytes"
+                raise UserError(found=f"{file} {what}", expected=expected, fix=PULL if is_pointer else FETCH)
             stream.seek(entry.offset)
             content = stream.read(entry.num_bytes)
     except OSError as error:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bert_lamb.checkpoint.folder.stored import Stored, list_tensors, read_torch_file
 from bert_lamb.errors import UserError
 
-STATE_KEYS = ("model", "module", "state_dict", "model_state_dict")  # the first that holds tensors
+STATE_KEYS = ("model", "module", "state_dict", "model_state_dict")  # the first that holds tensors, else the whole
 WRAPPER = "module."
 PRE_LN = re.compile(r"\.(PreAttentionLayerNorm|PostAttentionLayerNorm|FinalLayerNorm)\.")
 KERNEL = {  # of a layer of DeepSpeed's transformer kernel, whose LayerNorm follows each residual
@@ -49,19 +49,24 @@ def list_trainer_file(file: Path) -> list[Stored]:
         )
     empty = next((one.key for one in found if 0 in one.shape), None)
     if empty is not None:
-        raise UserError(
-            found=f"{empty} without a single number in {file}, as stage 3 of ZeRO leaves it",
-            expected="whole weights",
-            fix="join them with the zero_to_fp32.py that DeepSpeed put into the checkpoint's folder, and set source to "
-            "the pytorch_model.bin that it writes",
-        )
+        raise refusal_of_stage_3(f"{empty} without a single number in {file}")
     return [ours for one in found for ours in _by_transformers_name(one)]
+
+
+def refusal_of_stage_3(found: str) -> UserError:
+    """Weights that ZeRO has cut into the files of many ranks."""
+    return UserError(
+        found=f"{found}, as stage 3 of ZeRO leaves it",
+        expected="whole weights",
+        fix="join them with the zero_to_fp32.py that DeepSpeed put into the checkpoint's folder, and set source to the "
+        "pytorch_model.bin that it writes",
+    )
 
 
 def _state_of(content: Any, file: Path) -> dict[Any, Any]:
     """The state dict in what a trainer saved."""
     if isinstance(content, dict):
-        for state in (content, *(content.get(key) for key in STATE_KEYS)):
+        for state in (*(content.get(key) for key in STATE_KEYS), content):
             if isinstance(state, dict) and any(isinstance(value, Tensor) for value in state.values()):
                 return state
     keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__

@@ -71,6 +71,56 @@ def sharded(then):
     return spoil
 
 
+def as_torch_file(folder: Path, *, is_zip: bool = True) -> None:
+    """As transformers 4 saved models."""
+    torch.save(
+        load_file(folder / "model.safetensors"),
+        folder / "pytorch_model.bin",
+        _use_new_zipfile_serialization=is_zip,
+    )
+    (folder / "model.safetensors").unlink()
+
+
+def shard_torch_file(folder: Path) -> None:
+    shard(folder)
+    index = index_of(folder)
+    for name in set(index.values()):
+        torch.save(
+            load_file(folder / name), folder / name.replace("model-", "pytorch_model-").replace("safetensors", "bin")
+        )
+        (folder / name).unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    names = {key: name.replace("model-", "pytorch_model-").replace("safetensors", "bin") for key, name in index.items()}
+    edit_json(folder / "pytorch_model.bin.index.json", weight_map=names)
+
+
+def torch_file(content):
+    """pytorch_model.bin with this in it, in the place of the weights."""
+
+    def spoil(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        if isinstance(content, bytes):
+            (folder / "pytorch_model.bin").write_bytes(content)
+        else:
+            torch.save(content, folder / "pytorch_model.bin")
+
+    return spoil
+
+
+def cut_torch_file(folder: Path) -> None:
+    as_torch_file(folder)
+    file = folder / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:-400])
+
+
+def unnamed_torch_shard(folder: Path) -> None:
+    shard_torch_file(folder)
+    file = folder / "pytorch_model.bin.index.json"
+    index = json.loads(file.read_text())["weight_map"]
+    del index["pooler.dense.weight"]
+    edit_json(file, weight_map=index)
+
+
 def index_of(folder: Path) -> dict[str, str]:
     return json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
 
@@ -142,6 +192,14 @@ SIZES = r"embeddings\.word_embeddings\.weight of 186 x 32 in .*model\.safetensor
             lambda f: (f / "model.safetensors").rename(f / "bert_model.ckpt.index"),
             r"without model\.safetensors .*fix: convert it: bert-lamb import source=.*bert_model\.ckpt\.index",
         ),
+        (torch_file(POINTER), r"pytorch_model\.bin \(.* bytes\) that is a git-lfs pointer.*git lfs pull"),
+        (torch_file(b""), r"pytorch_model\.bin \(0 bytes\) that is empty"),
+        (torch_file(b"<html>"), "markup such as a web page; expected a file of torch.save"),
+        (torch_file({"model": {"a": torch.ones(2)}}), r"without tensors at its top \(model\).*fix: .*bert-lamb import"),
+        (torch_file({"a": torch.ones(2), "b": Path("x")}), r"a Python object in it \(pathlib\.PosixPath\)"),
+        (torch_file({QUERY: torch.ones(32, 32).to_sparse()}), "without 36 weights"),
+        (cut_torch_file, r"pytorch_model\.bin .* that is damaged or cut short"),
+        (unnamed_torch_shard, r"pooler\.dense\.weight in .*\.bin, which .*bin\.index\.json does not name"),
         (lambda f: (f / "model.safetensors").rename(f / "adapter_model.safetensors"), "but adapter_model"),
         (configured(vocab_size=180), SIZES),
         (configured(hidden_size=64), r"of 186 x 32 .*\(\d+ of 37 weights differ\); expected 186 x 64"),
@@ -245,6 +303,9 @@ def with_heads(weights):
     [
         (lambda folder: None, 0),
         (shard, 0),
+        (as_torch_file, 0),
+        (lambda folder: as_torch_file(folder, is_zip=False), 0),
+        (shard_torch_file, 0),
         (reweighed(of_old_tensorflow), 0),
         (reweighed(with_heads), 0),
         (reweighed(lambda w: {f"bert.{name}": value for name, value in w.items()}), 0),

@@ -191,6 +191,12 @@ def test_a_deepspeed_checkpoint_is_found_by_its_folder(model, tmp_path):
         assert found.missing == []
 
 
+def test_a_deepspeed_checkpoint_of_stage_3_says_how_to_join_it(tmp_path):
+    (tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt").touch()
+    with pytest.raises(UserError, match=r"zero_pp_rank_0_.*stage 3 of ZeRO .*zero_to_fp32\.py"):
+        imported(tmp_path, tmp_path / "out")
+
+
 def test_heads_that_are_not_there_are_not_made_up(model, google, tmp_path, capsys):
     """An encoder without pooler and an MLM head: what is there arrives, and the class of transformers fits."""
     state = {name: value for name, value in model.state_dict().items() if "pooler" not in name and "seq" not in name}
@@ -274,6 +280,12 @@ def test_what_is_wrong_with_a_source_is_refused(model, tmp_path, spoil, message)
         imported(source / "w.pt", tmp_path / "out")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("key", "argument"), [("config", "config_file"), ("vocab", "vocabulary_file")])
+def test_a_file_that_is_not_there_is_named_by_its_key(google, tmp_path, key, argument):
+    with pytest.raises(UserError, match=f"no file {key}=.*nowhere; .* fix: set {key}"):
+        imported(google, tmp_path / "out", **{argument: tmp_path / "nowhere"})
 
 
 def test_rows_that_are_no_padding_are_refused(model, google, tmp_path):

