@@ -273,6 +273,8 @@ def test_without_a_network_the_hub_is_a_line(folder, capsys):
         ("mrpc", ["dataset=nyu-mll/glue"], "either data_dir (or files) or dataset"),
         ("mrpc", ["~tasks.mrpc"], "found tasks.mrpc=nothing"),
         ("all", ["files.dev=x"], "none with task=all"),
+        ("mnli", ["files.dev=x.tsv"], "files.dev; expected a split of MNLI: train, dev_matched, dev_mismatched"),
+        ("mrpc", ["num_epochs=0", "initial_weights=random"], "above 0 with initial_weights=random"),
         ("snli", [], "snli"),
     ],
 )
