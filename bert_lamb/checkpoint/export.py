@@ -28,6 +28,7 @@ from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_
 
 ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
 KIND = OutputKind("an export", ORIGIN_FILE, key="run_outcome")
+FINE_TUNINGS = {"inputs": "squad", "files": "glue"}  # marks of their runs -> commands
 MODEL_CARD_TEMPLATE = "model_card.md.j2"  # beside this file
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 
@@ -83,9 +84,10 @@ def read_run(run_dir: Path, checkpoint: str) -> Run:
             fix=f"set run_dir={run_dir.parent.parent} checkpoint={run_dir.name}" if is_checkpoint else "set run_dir",
         )
     outcome = _read(run_dir / OUTCOME_FILE, json.loads)
-    if "inputs" in outcome:
+    fine_tuning = next((command for mark, command in FINE_TUNINGS.items() if mark in outcome), None)
+    if fine_tuning is not None:
         raise UserError(
-            found=f"a run of `bert-lamb squad` in {run_dir}",
+            found=f"a run of `bert-lamb {fine_tuning}` in {run_dir}",
             expected="a run of pretraining",
             fix=f"use {run_dir / 'model'} as it is: transformers loads it",
         )

@@ -96,6 +96,12 @@ def check_glue(config: GlueConfig) -> Complaints:
             ("num_epochs", recipe.num_epochs >= 0, "0 (predict only) or a number above"),
         ):
             complaints.unless(is_right, keys[key], getattr(recipe, key), expected)
+        complaints.unless(
+            recipe.num_epochs != 0 or config.initial_weights is InitialWeights.pretrained,
+            keys["num_epochs"],
+            recipe.num_epochs,
+            "above 0 with initial_weights=random, which has nothing to predict by",
+        )
         lengths.append(recipe.max_seq_length)
     check_if_positive(complaints, "", config, "decay_power")
     num_given = sum((bool(config.data_dir or config.files), config.dataset is not None))

@@ -8,7 +8,7 @@
 # Every machine needs the same environment at the same path, and sees shards and run_dir on a shared file system. Of this
 # shell's variables only those named PYTHON*, NCCL*, UCX* and MLFLOW* reach the machines; others (GLOO_SOCKET_IFNAME,
 # OMP_NUM_THREADS, PYTORCH_CUDA_ALLOC_CONF, WANDB_*, HF_*) do from a file .deepspeed_env, here or in the home folder, with a line NAME=value each.
-# COMMAND=squad fine-tunes instead, with the arguments of `bert-lamb squad` (and runtime=gpu).
+# COMMAND=squad or COMMAND=glue fine-tunes instead, with the arguments of that command (and runtime=gpu).
 set -euo pipefail
 refuse() { # found expected fix
     echo "hostfile.sh: found $1; expected $2; fix: $3" >&2

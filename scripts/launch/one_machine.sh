@@ -3,7 +3,7 @@
 #   scripts/launch/one_machine.sh recipe=lamb_32k shards=SHARDS run_dir=RUN [key=value ...]
 # Run it again with if_exists=resume after an interruption, on another number of GPUs too.
 # NUM_GPUS=N starts N ranks; without it as many as CUDA_VISIBLE_DEVICES names, or nvidia-smi lists.
-# COMMAND=squad fine-tunes instead, with the arguments of `bert-lamb squad` (and runtime=gpu).
+# COMMAND=squad or COMMAND=glue fine-tunes instead, with the arguments of that command (and runtime=gpu).
 set -euo pipefail
 if [ -z "${NUM_GPUS-}" ] && [ -n "${CUDA_VISIBLE_DEVICES-}" ]; then
     NUM_GPUS=$(tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .)

@@ -2,7 +2,7 @@
 # Pretrain on SLURM: sbatch --nodes 8 scripts/launch/slurm.sh recipe=lamb_32k shards=SHARDS run_dir=RUN [key=value ...]
 # Five minutes before the time limit SLURM asks the job to stop; it saves a checkpoint and goes back to the queue.
 # `scancel --batch --signal=USR1 JOB` asks for the same at any time. A mistake ends the job as FAILED.
-# COMMAND=squad fine-tunes instead, with the arguments of `bert-lamb squad` (and runtime=gpu).
+# COMMAND=squad or COMMAND=glue fine-tunes instead, with the arguments of that command (and runtime=gpu).
 #SBATCH --job-name=bert-lamb
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8

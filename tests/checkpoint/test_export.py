@@ -265,7 +265,8 @@ def test_restart_replaces_an_export_and_nothing_else(run):
         of(run, if_exists="resume")
 
 
-def test_the_run_of_a_fine_tuning_says_where_its_model_is(run):
-    (run / "outcome.json").write_text(json.dumps({"inputs": {}}))
-    with pytest.raises(UserError, match=rf"a run of `bert-lamb squad` in .*fix: use {run}/model"):
+@pytest.mark.parametrize(("mark", "command"), [("inputs", "squad"), ("files", "glue")])
+def test_the_run_of_a_fine_tuning_says_where_its_model_is(run, mark, command):
+    (run / "outcome.json").write_text(json.dumps({mark: {}}))
+    with pytest.raises(UserError, match=rf"a run of `bert-lamb {command}` in .*fix: use {run}/model"):
         of(run)

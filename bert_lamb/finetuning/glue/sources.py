@@ -49,6 +49,13 @@ class Sources:
 
     def found_files(self) -> dict[str, Path]:
         """Split -> its file; UserError where a training or development set is missing. Test sets may be."""
+        unknown = sorted(self.files.keys() - set(self.task.splits))
+        if unknown:
+            raise UserError(
+                found=f"files.{unknown[0]}",
+                expected=f"a split of {self.task.folder}: {', '.join(self.task.splits)}",
+                fix=f"set one of them instead of files.{unknown[0]}",
+            )
         found = {split: self._file_of(split) for split in self.task.splits}
         there = {split: file for split, file in found.items() if file is not None}
         wanted = self._wanted_splits(set(there))

@@ -215,6 +215,19 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(folder, tmp_path, monkeypatc
     assert [line["step"] for line in metrics_of(tmp_path / "killed", "step")] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("task", ["stsb", "qnli"])
+def test_the_micro_batch_that_fits_is_found_and_changes_nothing(folder, task):
+    """1e-5: rounding of fp32 gradients in two AdamW steps of 3e-3."""
+    for run, more in ((f"fixed-{task}", []), (f"auto-{task}", ["runtime.micro_batch_size=auto"])):
+        call(folder, task, run, "optimizer.eps=1e-4", *more)
+    (found,) = json.loads((folder / f"auto-{task}" / "micro_batch.json").read_text())
+    assert found["fit"]["full_rows"] >= 1
+    fixed, auto = (load_file(folder / f"{run}-{task}" / "model" / "model.safetensors") for run in ("fixed", "auto"))
+    for name, weight in fixed.items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(auto[name], weight, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def test_json_lines_and_the_hub_give_what_the_tsv_gives(folder, tmp_path, monkeypatch):
     """The same examples in three forms: the same predictions."""
     shutil.copytree(folder / "model", tmp_path / "model")
@@ -273,6 +286,8 @@ def test_without_a_network_the_hub_is_a_line(folder, capsys):
         ("mrpc", ["dataset=nyu-mll/glue"], "either data_dir (or files) or dataset"),
         ("mrpc", ["~tasks.mrpc"], "found tasks.mrpc=nothing"),
         ("all", ["files.dev=x"], "none with task=all"),
+        ("mnli", ["files.dev=x.tsv"], "files.dev; expected a split of MNLI: train, dev_matched, dev_mismatched"),
+        ("mrpc", ["num_epochs=0", "initial_weights=random"], "above 0 with initial_weights=random"),
         ("snli", [], "snli"),
     ],
 )
