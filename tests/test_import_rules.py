@@ -67,6 +67,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"torch"},
         RUNNING | {"bert_lamb.config"},
     ),
+    "bert_lamb/finetuning/squad/seeds.py": ({"yaml"}, RUNNING),
     "bert_lamb/finetuning/glue/command.py": ({"yaml"}, RUNNING | {"bert_lamb.config"}),
     "bert_lamb/finetuning/glue/hub.py": ({"datasets"}, set()),
     "bert_lamb/finetuning/glue/metrics.py": ({"sklearn", "scipy"}, set()),

@@ -1,6 +1,6 @@
 """`squad` and `score`: fine-tuning, predicting and scoring extractive question answering."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
@@ -49,13 +49,19 @@ class SquadConfig(RunConfig):
     warmup_proportion: float = 0.1  # of the steps
     decay_power: float = 1.0
     num_epochs: float = 2.0
+    seeds: int = 1  # runs, with seed, seed + 1, ..., each in run_dir/seed-S, and their mean in run_dir/seeds.json
+    published: dict[str, float] = field(default_factory=dict)  # exact_match, f1: what others reached so, in percent
+    published_by: str | None = None  # who, with which model
 
 
 def check_squad(config: SquadConfig) -> Complaints:
     complaints = Complaints()
     counts = ("max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length")
     check_if_positive(complaints, "", config, *counts, "global_batch_size", "peak_lr", "num_epochs", "decay_power")
+    check_if_positive(complaints, "", config, "seeds")
     check_if_share(complaints, "", config, "warmup_proportion")
+    unknown = sorted(config.published.keys() - {"exact_match", "f1"})
+    complaints.unless(not unknown, "published", ", ".join(unknown), "exact_match and f1")
     complaints.unless(
         config.max_query_length + config.doc_stride + 3 <= config.max_seq_length,
         "max_seq_length",

@@ -126,6 +126,10 @@ SQUAD = ["squad", "model_dir=m", "eval_file=e", "run_dir=o"]
             ["found instances_per_shard=4194304; expected at most 4194303 at length 512"],
         ),
         (
+            [*SQUAD, "seeds=0", "published.f2=1"],
+            ["found seeds=0; expected a number above 0", "found published=f2; expected exact_match and f1"],
+        ),
+        (
             [*SQUAD, "global_batch_size=0", "runtime.micro_batch_size.fine_tuning=-1"],
             ["found global_batch_size=0; expected a number above 0", "found runtime.micro_batch_size.fine_tuning=-1"],
         ),

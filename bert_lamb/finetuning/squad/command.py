@@ -6,6 +6,7 @@ Prediction reads the weights of the last checkpoint, whatever machine trained th
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bert_lamb.finetuning.squad import results
 from bert_lamb.finetuning.squad.material import Material, Sources, WindowSettings, read_material
 from bert_lamb.finetuning.squad.predict import predict_answers, predict_logits
 from bert_lamb.finetuning.squad.results import read_scores, summary
+from bert_lamb.finetuning.squad.seeds import over_seeds
 from bert_lamb.finetuning.squad.task import SquadTask
 from bert_lamb.finetuning.tokens import FeatureBatch
 from bert_lamb.model.span import SpanModel, span_loss_sum
@@ -30,14 +32,23 @@ from bert_lamb.outputs.provenance import versions
 from bert_lamb.train.task import Stage
 
 NOT_OF_OUTCOME = frozenset({"model_dir", "train_file", "eval_file"})  # their bytes decide
+NOT_OF_OUTCOME |= {"seeds", "published", "published_by"}
 
 
 def squad(config: SquadConfig) -> dict[str, Any]:
-    """Fine-tune (if a train_file is given), predict, score; returns what scores.json holds, on every rank.
+    """Fine-tune (if a train_file is given), predict, score, with one seed or several.
 
-    Raises UserError for input that cannot be used and for a run_dir in the way, before anything is written.
+    Returns what scores.json holds, or seeds.json, on every rank. Raises UserError for input that cannot be used and for
+    a run_dir in the way, before anything is written.
     """
     settings = Settings.of(to_plain(config), stage=STAGE)
+    if config.seeds == 1:
+        return of_one_seed(config, settings)
+    return over_seeds(settings, range(config.seed, config.seed + config.seeds), partial(of_one_seed, config))
+
+
+def of_one_seed(config: SquadConfig, settings: Settings) -> dict[str, Any]:
+    """Fine-tune, predict and score; returns what scores.json holds. settings: of this seed, and its run_dir."""
     sources = Sources(
         Path(config.model_dir),
         Path(config.train_file) if config.train_file is not None else None,
@@ -57,8 +68,8 @@ def squad(config: SquadConfig) -> dict[str, Any]:
                 print(f"{run_dir} is complete already: {summary(finished)}", flush=True)
             return finished
         with together(process):
-            material = read_material(sources, train_examples, eval_examples, windows, process, seed=config.seed)
-        learning = learning_of(material, process, seed=config.seed)
+            material = read_material(sources, train_examples, eval_examples, windows, process, seed=settings.seed)
+        learning = learning_of(material, process, seed=settings.seed)
         run.plan(learning, execution)
 
         # The run's folder, and fine-tuning.

@@ -126,6 +126,34 @@ def test_questions_without_answers(config, tmp_path, capsys):
         assert (result["HasAns_exact"], result["NoAns_exact"]) == (has, no)
 
 
+def test_several_seeds(quick, tmp_path, capsys):
+    """Each equals the run of its seed alone; mean and deviation by numpy; a resumed run keeps finished seeds."""
+    several = replace(quick, seeds=3, published={"f1": 90.9}, published_by="somebody")
+    result = squad(several)
+    assert read(several, "seeds.json") == result
+    alone = squad(replace(quick, seed=1, run_dir=str(tmp_path / "alone")))
+    f1 = result["figures"]["f1"]
+    assert f1["by_seed"]["1"] == alone["f1"]
+    first = load_file(Path(several.run_dir) / "seed-1" / "model" / "model.safetensors")
+    again = load_file(tmp_path / "alone" / "model" / "model.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    values = list(f1["by_seed"].values())
+    assert list(f1["by_seed"]) == ["0", "1", "2"]
+    assert f1["mean"] == pytest.approx(np.mean(values))
+    assert f1["standard_deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert (f1["best"], f1["by_seed"][str(f1["seed_of_best"])]) == (max(values), max(values))
+    assert (f1["published"], result["figures"]["exact_match"]["published"]) == (90.9, None)
+    assert "published 90.90" in capsys.readouterr().out
+    before = (Path(several.run_dir) / "seed-2" / "scores.json").stat().st_mtime_ns
+    (Path(several.run_dir) / "seeds.json").unlink()
+    assert squad(replace(several, if_exists=IfExists.resume)) == result
+    assert (Path(several.run_dir) / "seed-2" / "scores.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="seeds"):
+        squad(replace(several, seeds=2, if_exists=IfExists.resume))
+    with pytest.raises(UserError, match="run"):
+        squad(replace(quick, if_exists=IfExists.resume))  # of one seed, in the folder of several
+
+
 def test_a_seed_gives_one_result(quick):
     squad(quick)
     squad(replace(quick, run_dir=f"{quick.run_dir}-again"))
