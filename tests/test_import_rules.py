@@ -69,7 +69,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "bert_lamb/finetuning/squad/seeds.py": ({"yaml"}, RUNNING),
     "bert_lamb/finetuning/glue/command.py": ({"yaml"}, RUNNING | {"bert_lamb.config"}),
-    "bert_lamb/finetuning/glue/hub.py": ({"datasets"}, set()),
+    "bert_lamb/finetuning/hub.py": ({"datasets"}, set()),
     "bert_lamb/finetuning/glue/metrics.py": ({"sklearn", "scipy"}, set()),
     "bert_lamb/finetuning/running.py": ({"yaml"}, RUNNING),
     "bert_lamb/finetuning": ({"torch", "transformers", "tokenizers", "numpy", "safetensors", "regex"}, RUNNING),

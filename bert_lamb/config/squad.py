@@ -32,6 +32,7 @@ class SquadConfig(RunConfig):
     """`bert-lamb squad`: fine-tune, predict and score extractive question answering on SQuAD v1.1 or v2.0."""
 
     model_dir: str = MISSING  # an export, or any folder with a Hugging Face BERT
+    # SQuAD json, or hub:NAME:SPLIT, a Hugging Face data set in the form of squad (hub:rajpurkar/squad_v2:validation).
     train_file: str | None = None  # None: predict and score only
     eval_file: str = MISSING
     dataset_name: str | None = None  # how reports call these questions; None: SQuAD, with the version of eval_file

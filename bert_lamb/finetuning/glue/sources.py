@@ -1,14 +1,16 @@
 """Where a task's examples come from: a folder, single files, or a Hugging Face data set; found, read and hashed."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.glue.examples import READERS, Example, read_rows
 from bert_lamb.finetuning.glue.folders import EXPECTED_FILE, check_folder, input_files, read_text
-from bert_lamb.finetuning.glue.hub import hash_of, hub_rows
 from bert_lamb.finetuning.glue.tasks import GlueTask
+from bert_lamb.finetuning.hub import hash_of, hub_rows
 from bert_lamb.outputs.hashing import file_sha256
 
 
@@ -34,8 +36,7 @@ class Sources:
         if self.dataset is not None:
             names = {split: f"{self.dataset}, {split}" for split in self._wanted_splits(set(self.task.splits))}
             examples = {
-                split: read_rows(hub_rows(self.dataset, self.task, split), name, self.task, split)
-                for split, name in names.items()
+                split: read_rows(self._hub_rows(split), name, self.task, split) for split, name in names.items()
             }
             return Inputs(self, {}, examples)
         files = self.found_files()
@@ -46,6 +47,17 @@ class Sources:
             if num_left_out and process.is_main:
                 print(f"{file}: {num_left_out:,} lines that are cut in two are left out, as is usual", flush=True)
         return Inputs(self, files, examples)
+
+    def _hub_rows(self, split: str) -> Iterator[Mapping[str, Any]]:
+        """dataset: glue, nyu-mll/glue, or with the task behind it (glue/mrpc)."""
+        assert self.dataset is not None
+        return hub_rows(
+            self.dataset.removesuffix(f"/{self.task.name}"),
+            self.task.name,
+            split.replace("dev", "validation"),
+            option=f"dataset={self.dataset}",
+            instead="set data_dir to a folder with the files",
+        )
 
     def found_files(self) -> dict[str, Path]:
         """Split -> its file; UserError where a training or development set is missing. Test sets may be."""

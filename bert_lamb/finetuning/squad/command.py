@@ -20,6 +20,7 @@ from bert_lamb.finetuning.learning import Learning
 from bert_lamb.finetuning.running import fine_tuning
 from bert_lamb.finetuning.settings import Settings
 from bert_lamb.finetuning.squad import results
+from bert_lamb.finetuning.squad.hub import source_of
 from bert_lamb.finetuning.squad.material import Material, Sources, WindowSettings, read_material
 from bert_lamb.finetuning.squad.predict import predict_answers, predict_logits
 from bert_lamb.finetuning.squad.results import read_scores, summary
@@ -51,8 +52,8 @@ def of_one_seed(config: SquadConfig, settings: Settings) -> dict[str, Any]:
     """Fine-tune, predict and score; returns what scores.json holds. settings: of this seed, and its run_dir."""
     sources = Sources(
         Path(config.model_dir),
-        Path(config.train_file) if config.train_file is not None else None,
-        Path(config.eval_file),
+        source_of("train_file", config.train_file) if config.train_file is not None else None,
+        source_of("eval_file", config.eval_file),
         is_pretrained=config.initial_weights is InitialWeights.pretrained,
     )
     windows = WindowSettings(config.max_seq_length, config.doc_stride, config.max_query_length)

@@ -60,7 +60,7 @@ def read_examples(file: Path) -> Questions:
             place = f"{file}: data[{i}].paragraphs[{j}]."
             context = _get(paragraph, "context", str, place)
             for k, qa in enumerate(_get(paragraph, "qas", list, place)):
-                example = _read_example(qa, context, f"{place}qas[{k}].")
+                example = read_example(qa, context, f"{place}qas[{k}].")
                 if example.id in examples:
                     raise _refusal(f"{place}qas[{k}] with the id {example.id!r} of an earlier question", "unique ids")
                 if not example.answers and without_answers is None:
@@ -82,7 +82,10 @@ def said_version(content: Any, file: Path) -> Version | None:
     return "1.1" if number == "1" else "2.0" if number == "2" else None
 
 
-def _read_example(qa: Any, context: str, place: str) -> Example:
+def read_example(qa: Any, context: Any, place: str) -> Example:
+    """One question; place: the path of `qa` with a trailing full stop, for messages. Raises UserError."""
+    if not isinstance(context, str):
+        raise _refusal(f"{place}context of type {type(context).__name__}", "str")
     question_id = _get(qa, "id", str, place)
     question = _get(qa, "question", str, place)
     if not question.strip():

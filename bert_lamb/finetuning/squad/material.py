@@ -7,8 +7,10 @@ from bert_lamb.checkpoint.folder.contents import check_folder, input_files
 from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
+from bert_lamb.finetuning.hub import hash_of
 from bert_lamb.finetuning.squad.examples import Questions, read_examples
 from bert_lamb.finetuning.squad.features import NO_ANSWER, Feature, answer_positions, make_features
+from bert_lamb.finetuning.squad.hub import HubSplit, read_hub_examples
 from bert_lamb.finetuning.squad.model import Loaded, check_lengths, load_model
 from bert_lamb.outputs.hashing import file_sha256
 
@@ -20,8 +22,8 @@ class Sources:
     """Where the material comes from. train_file: None predicts and scores only."""
 
     model_dir: Path
-    train_file: Path | None
-    eval_file: Path
+    train_file: Path | HubSplit | None
+    eval_file: Path | HubSplit
     is_pretrained: bool  # False: weights are drawn, not read
 
     def read_examples(self) -> tuple[Questions, Questions]:
@@ -33,27 +35,36 @@ class Sources:
                 fix="set train_file",
             )
         check_folder(self.model_dir)
-        evaluation = read_examples(self.eval_file)
+        evaluation = read_questions(self.eval_file)
         none = Questions([], evaluation.version)
-        return read_examples(self.train_file) if self.train_file is not None else none, evaluation
+        return read_questions(self.train_file) if self.train_file is not None else none, evaluation
 
     def describe(self) -> dict[str, dict[str, str]]:
         """Name -> path and sha256 of every file that the scores depend on."""
         of_model = input_files(self.model_dir, is_pretrained=self.is_pretrained)
-        files = {"eval_file": self.eval_file} | {f"model/{name}": file for name, file in of_model.items()}
+        files: dict[str, Path | HubSplit] = {"eval_file": self.eval_file}
+        files |= {f"model/{name}": file for name, file in of_model.items()}
         if self.train_file is not None:
             files["train_file"] = self.train_file
-        return {name: {"path": str(file), "sha256": file_sha256(file)} for name, file in files.items()}
+        return {name: {"path": str(file), "sha256": _sha256(file)} for name, file in files.items()}
 
     def check_if_outside(self, run_dir: Path) -> None:
         """What is in run_dir may be deleted; models and questions must be elsewhere."""
         for path in (self.model_dir, self.train_file, self.eval_file):
-            if path is not None and path.resolve().is_relative_to(run_dir.resolve()):
+            if isinstance(path, Path) and path.resolve().is_relative_to(run_dir.resolve()):
                 raise UserError(
                     found=f"{path} inside run_dir={run_dir}",
                     expected="models and questions elsewhere, since what was in run_dir is deleted",
                     fix="set run_dir",
                 )
+
+
+def read_questions(source: Path | HubSplit) -> Questions:
+    return read_hub_examples(source) if isinstance(source, HubSplit) else read_examples(source)
+
+
+def _sha256(source: Path | HubSplit) -> str:
+    return hash_of(read_hub_examples(source)) if isinstance(source, HubSplit) else file_sha256(source)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from squad_material import squad_json, where_questions, where_questions_of_v2
+from test_squad_examples import as_data_set
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
 from bert_lamb.cli import main as cli
@@ -124,6 +125,21 @@ def test_questions_without_answers(config, tmp_path, capsys):
         again = replace(model, null_score_diff_threshold=threshold, run_dir=str(tmp_path / f"at{threshold}"))
         result = squad(again)
         assert (result["HasAns_exact"], result["NoAns_exact"]) == (has, no)
+
+
+def test_a_data_set_in_the_place_of_a_file(quick, tmp_path):
+    """The same scores, and known by its content when the run is resumed."""
+    squad(quick)
+    as_data_set(tmp_path / "set", where_questions())
+    named = replace(quick, eval_file=f"hub:{tmp_path / 'set'}:validation", run_dir=f"{quick.run_dir}-hub")
+    result = squad(named)
+    assert read(named, "predictions.json") == read(quick, "predictions.json")
+    assert len(result["inputs"]["eval_file"]["sha256"]) == 64
+    assert squad(replace(named, if_exists=IfExists.resume)) == result
+    shutil.rmtree(tmp_path / "set")
+    as_data_set(tmp_path / "set", where_questions(), spoil=lambda rows: rows.pop())
+    with pytest.raises(UserError, match="eval_file"):
+        squad(replace(named, if_exists=IfExists.resume))
 
 
 def test_several_seeds(quick, tmp_path, capsys):

@@ -5,12 +5,16 @@ import copy
 import gzip
 import json
 import lzma
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from squad_material import squad_json, where_questions, where_questions_of_v2
 
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.examples import read_examples
+from bert_lamb.finetuning.squad.hub import read_hub_examples, source_of
 
 
 def by_gzip(data):
@@ -215,3 +219,59 @@ def test_what_is_no_file_is_refused(tmp_path):
         read_examples(tmp_path / "absent.json")
     with pytest.raises(UserError, match="a folder at"):
         read_examples(tmp_path)
+
+
+# Data sets of Hugging Face; a folder with Parquet files is one, without a network.
+
+
+def as_data_set(folder, questions, *, spoil=lambda rows: None):
+    """The hub's form of SQuAD: answers as a list of texts and one of positions."""
+    rows = [
+        {
+            "id": one.id,
+            "title": "synthetic",
+            "context": one.context,
+            "question": one.question,
+            "answers": {
+                "text": [answer.text for answer in one.answers],
+                "answer_start": [answer.start for answer in one.answers],
+            },
+        }
+        for one in questions
+    ]
+    spoil(rows)
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "validation.parquet")
+    return source_of("eval_file", f"hub:{folder}:validation")
+
+
+@pytest.mark.parametrize("questions", [where_questions(), where_questions_of_v2()], ids=["v1", "v2"])
+def test_a_data_set_gives_what_its_file_gives(tmp_path, questions):
+    found = read_hub_examples(as_data_set(tmp_path / "set", questions))
+    assert (found, found.version) == (questions, questions.version)
+    assert found == read_examples(write(tmp_path, squad_json(questions)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda rows: rows[1]["answers"].update(answer_start=[1, 2]), "validation: row 1.answers that are not a list"),
+        (lambda rows: rows[2]["answers"].update(answer_start=[0]), r"row 2.answers\[0\] with .* at answer_start=0"),
+        (lambda rows: rows[3].update(id="q0"), "row 3.id='q0', as an earlier row has it"),
+        (lambda rows: rows[0].update(question=" "), "row 0.question without text"),
+        (lambda rows: [row.pop("context") for row in rows], "row 0.context of type NoneType"),
+        (lambda rows: [row.pop("answers") for row in rows], "row 0.answers that are not a list"),
+    ],
+)
+def test_a_spoilt_data_set_is_refused_with_its_row(tmp_path, spoil, message):
+    with pytest.raises(UserError, match=message):
+        read_hub_examples(as_data_set(tmp_path / "set", where_questions(), spoil=spoil))
+
+
+def test_a_data_set_that_is_not_there_is_a_line():
+    with pytest.raises(UserError, match="eval_file=hub:/nowhere:train whose split train cannot be read"):
+        read_hub_examples(source_of("eval_file", "hub:/nowhere:train"))
+    for text in ("hub:", "hub:squad", "hub::train", "hub:squad:"):
+        with pytest.raises(UserError, match="expected hub:NAME:SPLIT"):
+            source_of("train_file", text)
+    assert source_of("train_file", "squad:train.json") == Path("squad:train.json")
