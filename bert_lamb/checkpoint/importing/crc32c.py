@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli), as LevelDB and TensorFlow keep it beside their bytes; 400 MB take one or two seconds.
+"""CRC-32C (Castagnoli), as LevelDB and TensorFlow keep it beside their bytes; 400 MB take about three seconds.
 
 The bytes are cut into lanes of equal length, whose registers advance together, two bytes at a time. Joining them makes
 use of the register being linear over GF(2): what it becomes after n zero bytes is a matrix of bits for every n.
