@@ -18,7 +18,7 @@ from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, ReportConfig
 from bert_lamb.config.runtime import Precision, RuntimeConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
-from bert_lamb.config.squad import ScoreConfig, SquadConfig
+from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.plain import to_plain
 
@@ -197,6 +197,21 @@ def run_squad(config: SquadConfig) -> int:
     return 0
 
 
+def run_ask(config: AskConfig) -> int:
+    _keep_deepspeed_on_cpu()
+    from bert_lamb.finetuning.squad.ask import AnswerSettings, ask
+    from bert_lamb.finetuning.squad.material import WindowSettings
+
+    ask(
+        Path(config.model_dir),
+        Path(config.context),
+        config.question,
+        WindowSettings(config.max_seq_length, config.doc_stride, config.max_query_length),
+        AnswerSettings(config.num_answers, config.max_answer_length, config.may_be_unanswerable),
+    )
+    return 0
+
+
 def run_score(config: ScoreConfig) -> int:
     from bert_lamb.finetuning.squad.score_command import score_files
 
@@ -242,6 +257,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "export": run_export,
     "import": run_import,
     "squad": run_squad,
+    "ask": run_ask,
     "score": run_score,
     "glue": run_glue,
     "report": run_report,

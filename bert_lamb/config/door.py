@@ -23,7 +23,7 @@ from bert_lamb.config.paths import settle_texts
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
 from bert_lamb.config.results import ExportConfig, ReportConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
-from bert_lamb.config.squad import ScoreConfig, SquadConfig, check_score, check_squad
+from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig, check_ask, check_score, check_squad
 from bert_lamb.errors import UserError, UserErrors
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -38,6 +38,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "export": ExportConfig,
     "import": ImportConfig,
     "squad": SquadConfig,
+    "ask": AskConfig,
     "score": ScoreConfig,
     "glue": GlueConfig,
     "report": ReportConfig,
@@ -147,6 +148,7 @@ CHECKS: dict[str, Any] = {
     "export": no_checks,
     "import": no_checks,
     "squad": check_squad,
+    "ask": check_ask,
     "score": check_score,
     "glue": check_glue,
     "report": no_checks,

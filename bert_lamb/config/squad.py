@@ -1,4 +1,4 @@
-"""`squad` and `score`: fine-tuning, predicting and scoring extractive question answering."""
+"""`squad`, `ask` and `score`: fine-tuning, predicting and scoring extractive question answering."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -55,6 +55,15 @@ class SquadConfig(RunConfig):
     published_by: str | None = None  # who, with which model
 
 
+def check_windows(complaints: Complaints, config: "SquadConfig | AskConfig") -> None:
+    complaints.unless(
+        config.max_query_length + config.doc_stride + 3 <= config.max_seq_length,
+        "max_seq_length",
+        config.max_seq_length,
+        "at least max_query_length + doc_stride + 3, so that windows overlap",
+    )
+
+
 def check_squad(config: SquadConfig) -> Complaints:
     complaints = Complaints()
     counts = ("max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length")
@@ -63,14 +72,32 @@ def check_squad(config: SquadConfig) -> Complaints:
     check_if_share(complaints, "", config, "warmup_proportion")
     unknown = sorted(config.published.keys() - {"exact_match", "f1"})
     complaints.unless(not unknown, "published", ", ".join(unknown), "exact_match and f1")
-    complaints.unless(
-        config.max_query_length + config.doc_stride + 3 <= config.max_seq_length,
-        "max_seq_length",
-        config.max_seq_length,
-        "at least max_query_length + doc_stride + 3, so that windows overlap",
-    )
+    check_windows(complaints, config)
     complaints.extend(check_micro_batches(config.runtime, {STAGE: config.max_seq_length}))
     complaints.extend(check_run(config))
+    return complaints
+
+
+@dataclass
+class AskConfig:
+    """`bert-lamb ask`: one question about one text, answered by a fine-tuned model."""
+
+    model_dir: str = MISSING  # the model/ folder of a finished `bert-lamb squad`, or any BERT with such a head
+    context: str = MISSING  # a text file
+    question: str = MISSING
+    num_answers: int = 3
+    may_be_unanswerable: bool = False  # SQuAD v2.0: "no answer" is one of the answers
+    max_seq_length: int = 384  # tokens; these four as in squad
+    doc_stride: int = 128
+    max_query_length: int = 64
+    max_answer_length: int = 30
+
+
+def check_ask(config: AskConfig) -> Complaints:
+    complaints = Complaints()
+    counts = ("num_answers", "max_seq_length", "doc_stride", "max_query_length", "max_answer_length")
+    check_if_positive(complaints, "", config, *counts)
+    check_windows(complaints, config)
     return complaints
 
 

@@ -52,7 +52,7 @@ def read_text(file: Path) -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a model folder gives. drawn: heads whose weights are not its own; left_over: weights that are not taken."""
+    """What a model folder gives. drawn: heads whose weights are not its own; left_over: weights not taken."""
 
     tokenizer: WordPieces
     model: Any  # BertForSequenceClassification, fp32

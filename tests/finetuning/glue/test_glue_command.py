@@ -215,14 +215,13 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(folder, tmp_path, monkeypatc
     assert [line["step"] for line in metrics_of(tmp_path / "killed", "step")] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("task", ["stsb", "qnli"])
-def test_the_micro_batch_that_fits_is_found_and_changes_nothing(folder, task):
+def test_the_micro_batch_that_fits_is_found_and_changes_nothing(folder):
     """1e-5: rounding of fp32 gradients in two AdamW steps of 3e-3."""
-    for run, more in ((f"fixed-{task}", []), (f"auto-{task}", ["runtime.micro_batch_size=auto"])):
-        call(folder, task, run, "optimizer.eps=1e-4", *more)
-    (found,) = json.loads((folder / f"auto-{task}" / "micro_batch.json").read_text())
+    for run, more in (("fixed", []), ("auto", ["runtime.micro_batch_size=auto"])):
+        call(folder, "stsb", run, "optimizer.eps=1e-4", *more)
+    (found,) = json.loads((folder / "auto" / "micro_batch.json").read_text())
     assert found["fit"]["full_rows"] >= 1
-    fixed, auto = (load_file(folder / f"{run}-{task}" / "model" / "model.safetensors") for run in ("fixed", "auto"))
+    fixed, auto = (load_file(folder / run / "model" / "model.safetensors") for run in ("fixed", "auto"))
     for name, weight in fixed.items():
         if not name.endswith("key.bias"):
             torch.testing.assert_close(auto[name], weight, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")

@@ -142,6 +142,32 @@ def test_a_data_set_in_the_place_of_a_file(quick, tmp_path):
         squad(replace(named, if_exists=IfExists.resume))
 
 
+def test_ask(config, tmp_path, capsys):
+    """What was learnt by heart is answered; the best answer is shown where it stands."""
+    squad(config)
+    one, context = where_questions()[2], tmp_path / "context.txt"
+    context.write_text(one.context)
+    words = ["ask", f"model_dir={config.run_dir}/model", f"context={context}", f"question={one.question}"]
+    words += ["max_seq_length=24", "doc_stride=8", "max_query_length=8", "num_answers=2"]
+    capsys.readouterr()
+    assert cli.main(words) == 0
+    first, second, empty, shown = capsys.readouterr().out.splitlines()
+    assert first.split("%  ")[1] == one.answers[0].text
+    assert float(first.split("%")[0]) > float(second.split("%")[0]) > 0
+    assert (empty, f"[{one.answers[0].text}]" in shown) == ("", True)
+    assert cli.main([*words, "may_be_unanswerable=true", "num_answers=1"]) == 0
+    assert "(no answer)" in capsys.readouterr().out
+    for word, message in (
+        (f"model_dir={config.model_dir}", "without a question-answering head"),
+        ("context=/nowhere", "found no file /nowhere"),
+        ("question=' '", "found question without text"),
+        ("max_seq_length=500", "at most the model's 64 positions"),
+        ("num_answers=0", "found num_answers=0"),
+    ):
+        assert cli.main([*words, word]) in (1, 2)
+        assert message in capsys.readouterr().err
+
+
 def test_several_seeds(quick, tmp_path, capsys):
     """Each equals the run of its seed alone; mean and deviation by numpy; a resumed run keeps finished seeds."""
     several = replace(quick, seeds=3, published={"f1": 90.9}, published_by="somebody")

@@ -78,18 +78,19 @@ def test_v1_takes_the_best_answer_and_counts_every_question():
 
 
 def test_v2_leaves_out_what_has_no_prediction_and_has_rules_for_no_answer():
-    """By hand: 6 predictions for 7 questions. HasAns counts the missing one as 0; "the" alone is no answer in v2.0."""
-    answers = {**ANSWERS, "no": [], "no-but": [], "the": ["the"]}
-    predictions = {**PREDICTIONS, "no": "", "no-but": "something", "the": ""}
+    """By hand: 7 predictions for 8 questions. HasAns counts the missing one as 0. "the" is no answer in v2.0: alone it
+    stands for none, beside another it is nothing."""
+    answers = {**ANSWERS, "no": [], "no-but": [], "the": ["the"], "the-or": ["the", "red"]}
+    predictions = {**PREDICTIONS, "no": "", "no-but": "something", "the": "", "the-or": ""}
     figures = score("2.0", answers, predictions)
     assert figures == pytest.approx(
         {
-            "exact": 100 * 3 / 6,  # best-is-last, no, the
-            "f1": 100 * (3 + 2 / 3) / 6,
-            "total": 6,
-            "HasAns_exact": 100 * 2 / 5,
-            "HasAns_f1": 100 * (2 + 2 / 3) / 5,
-            "HasAns_total": 5,
+            "exact": 100 * 3 / 7,  # best-is-last, no, the
+            "f1": 100 * (3 + 2 / 3) / 7,
+            "total": 7,
+            "HasAns_exact": 100 * 2 / 6,
+            "HasAns_f1": 100 * (2 + 2 / 3) / 6,
+            "HasAns_total": 6,
             "NoAns_exact": 50,
             "NoAns_f1": 50,
             "NoAns_total": 2,
