@@ -84,14 +84,14 @@ def test_a_micro_step_of_what_is_found_fits(shards, monkeypatch, overrides):
     monkeypatch.setitem(fitting.TRIED_TOKENS, "cpu", 1 << 14)
     given_trial, runtime = trial_of(shards, *overrides)
     given_trial = replace(given_trial, max_sequences=1 << 14)
-    usable = 30_000_000
+    usable = 10_000_000
     fit = find(given_trial, runtime, HERE, usable)
     num_parameters = sum(p.numel() for p in given_trial.build().parameters())
     of_one = {"torch": 16, "deepspeed": 20}[runtime.engine]  # the latter in bf16
     assert fit.state_bytes == of_one * num_parameters
     model = given_trial.build().train()
     rows = fit.full_rows
-    assert rows > 50
+    assert rows > 15
     assert peak_of_micro_step(given_trial, model, runtime, HERE.device, rows) <= usable - fit.state_bytes
     assert peak_of_micro_step(given_trial, model, runtime, HERE.device, rows * 5 // 4) > usable - fit.state_bytes
     if runtime.attention == "sdpa":

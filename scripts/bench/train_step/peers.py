@@ -1,15 +1,10 @@
 """What a user would run instead: transformers' Trainer, and a loop written by hand, over the same rows padded."""
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch.utils.data import IterableDataset
-from transformers import BertForPreTraining, Trainer, TrainerCallback, TrainingArguments
+from kit.trainer import TrainerStep
+from transformers import BertForPreTraining
 
 from bert_lamb.engine.launch import Process
 from train_step.workload import SEED, Workload, as_transformers_takes_it
@@ -51,76 +46,20 @@ class PlainLoop:
         return {"seconds": time.perf_counter() - began, "loss": total}
 
 
-class _Rows(IterableDataset[dict[str, torch.Tensor]]):
-    def __init__(self, batches: list[dict[str, torch.Tensor]]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        yield from self.batches
-
-
-class _Clock(TrainerCallback):
-    """Seconds from the begin of a step to its end, evaluation, saving and set-up left out."""
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds = time.perf_counter() - self.began
-
-
-class _OneBatch:
-    """The collator of batches that are made already."""
-
-    def __call__(self, rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        (batch,) = rows
-        return batch
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Hide the variables of a process group of one, from which accelerate would conclude that there are ranks."""
-    hidden = {name: os.environ.pop(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
 class HuggingFaceTrainer:
-    """transformers' Trainer with sdpa and fused AdamW, with torch.compile if asked for; one `train` call a step."""
+    """transformers' Trainer with sdpa, with torch.compile if asked for."""
 
     def __init__(self, workload: Workload, process: Process, *, precision: str, compiled: bool) -> None:
-        self.workload, self.clock, self.folder = workload, _Clock(), tempfile.TemporaryDirectory()
-        with alone():
-            arguments = TrainingArguments(
-                self.folder.name,
-                max_steps=1,
-                per_device_train_batch_size=1,  # one item of the data set, which is a micro-batch
-                gradient_accumulation_steps=workload.batches.gradient_accumulation_steps,
-                learning_rate=1e-4,
-                optim="adamw_torch_fused",
-                bf16=precision == "bf16",
-                torch_compile=compiled,
-                use_cpu=process.device.type == "cpu",
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                logging_strategy="no",
-            )
-            self.trainer = Trainer(
-                model=make_model(workload),
-                args=arguments,
-                train_dataset=_Rows([]),
-                data_collator=_OneBatch(),
-                callbacks=[self.clock],
-            )
+        self.workload = workload
+        self.trainer = TrainerStep(
+            make_model(workload),
+            accumulation=workload.batches.gradient_accumulation_steps,
+            lr=1e-4,
+            is_bf16=precision == "bf16",
+            is_compiled=compiled,
+            on_cpu=process.device.type == "cpu",
+        )
 
     def step(self, number: int) -> dict[str, float]:
         """Take step `number`; the batches are made before the clock starts."""
-        self.trainer.train_dataset = _Rows(padded_step(self.workload, number))
-        with alone():
-            loss = self.trainer.train().training_loss
-        return {"seconds": self.clock.seconds, "loss": loss}
+        return self.trainer.step(padded_step(self.workload, number))
