@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,10 +55,12 @@ def test_result_makes_its_folder(tmp_path):
 
 def test_surroundings_are_relative_to_the_checkout(monkeypatch):
     monkeypatch.setattr(sys, "argv", [f"{CHECKOUT}/scripts/bench/loader.py", "--source", f"text={CHECKOUT}/a b.txt"])
-    settings = argparse.Namespace(out=CHECKOUT / "r.json", source=[f"text={CHECKOUT}/a.txt"], rounds=5, dump=None)
+    settings = argparse.Namespace(
+        out=CHECKOUT / "r.json", source=[f"text={CHECKOUT}/a.txt", "text=/home/me/b c.txt"], dump=Path("/d/e")
+    )
     found = surroundings(settings, packages=("numpy", "no-such-package"))
     assert found["command"] == "python scripts/bench/loader.py --source 'text=a b.txt'"
-    assert found["settings"] == {"out": "r.json", "source": ["text=a.txt"], "rounds": 5, "dump": None}
+    assert found["settings"] == {"out": "r.json", "source": ["text=a.txt", "text=b c.txt"], "dump": "e"}
     assert found["versions"]["numpy"]
     assert found["versions"]["no-such-package"] is None
     assert str(CHECKOUT) not in json.dumps(found)

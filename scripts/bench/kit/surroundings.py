@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -46,10 +47,12 @@ def surroundings(settings: argparse.Namespace, *, packages: Sequence[str]) -> di
 
 
 def _relative(value: Any) -> Any:
-    """The value with paths in the checkout relative to it: where the checkout is concerns no reader of a result."""
+    """The value with paths in the checkout relative to it, and the last name of others: nobody needs where they are."""
     if isinstance(value, list):
         return [_relative(entry) for entry in value]
-    return str(value).replace(f"{CHECKOUT}/", "") if isinstance(value, str | Path) else value
+    if not isinstance(value, str | Path):
+        return value
+    return re.sub(r"(^|=)/.*/", r"\1", str(value).replace(f"{CHECKOUT}/", ""))
 
 
 def _commit() -> str | None:
