@@ -24,19 +24,26 @@ def predict_rows(
     precision: str,
     process: Process,
     name: str,
-) -> NDArray[np.float32]:
-    """[number of rows, ...] the model's output for each row, in the order of `rows`, on every rank.
+    is_by_token: bool,
+) -> list[NDArray[np.float32]]:
+    """The model's output for each row, in the order of `rows`, on every rank.
 
-    model: on any device, with fp32 weights; gives one output for each row. precision: fp32, or bf16 or fp16 (autocast).
-    Every rank calls it and computes its share. Raises UserError when the model answers with numbers that are not
-    finite.
+    model: on any device, with fp32 weights. is_by_token: it gives an output for each token, [T, ...] of a row; else one
+    for each row. precision: fp32, or bf16 or fp16 (autocast). name: of the progress bar. Every rank calls it and
+    computes its share. Raises UserError when the model answers with numbers that are not finite.
     """
     with together(process):
         share = outputs_of_share(
-            model, rows, micro_batch_size=micro_batch_size, precision=precision, process=process, name=name
+            model,
+            rows,
+            micro_batch_size=micro_batch_size,
+            precision=precision,
+            process=process,
+            name=name,
+            is_by_token=is_by_token,
         )
     outputs = {i: one for of_rank in of_all_ranks(process, share) for i, one in of_rank.items()}
-    return np.stack([outputs[i] for i in range(len(rows))])
+    return [outputs[i] for i in range(len(rows))]
 
 
 def outputs_of_share(
@@ -47,6 +54,7 @@ def outputs_of_share(
     precision: str,
     process: Process,
     name: str,
+    is_by_token: bool,
 ) -> dict[int, NDArray[np.float32]]:
     """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so that all are alike."""
     device, dtype = process.device, AUTOCAST[precision]
@@ -56,19 +64,20 @@ def outputs_of_share(
     starts = range(0, len(rows), micro_batch_size)[process.rank :: process.world_size]
     total = sum(min(micro_batch_size, len(rows) - first) for first in starts)
     outputs: dict[int, NDArray[np.float32]] = {}
-    shown = Progress(f"predict {name}", total=total, unit="rows", is_shown=process.is_main)
+    shown = Progress(name, total=total, unit="rows", is_shown=process.is_main)
     with torch.inference_mode(), shown as progress:
         for first in starts:
             indices = shortest_first[first : first + micro_batch_size]
-            batch = lay_out([rows[i] for i in indices], max_length).to(device)
+            batch = lay_out([rows[i] for i in indices], max_length)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                of_rows = model(*batch).float().cpu().numpy()
-            if not np.isfinite(of_rows).all():
+                of_batch = model(*batch.to(device)).float().cpu().numpy()
+            if not np.isfinite(of_batch).all():
                 raise UserError(
-                    found=f"predictions for {name} that are not finite",
+                    found=f"logits that are not finite ({name})",
                     expected="numbers",
                     fix="set runtime.precision=fp32, a lower peak_lr, or another model_dir",
                 )
+            of_rows = np.split(of_batch, batch.cu_seqlens[1:-1].tolist()) if is_by_token else of_batch
             outputs |= dict(zip(indices, of_rows, strict=True))
             progress.update(len(indices))
     return outputs

@@ -4,6 +4,7 @@ Letters: N training rows, G rows of a global batch.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class FeatureCounts:
     sum_squared_lengths: int  # what attention grows with
 
 
-class FineTuningTask:
+class FineTuningTask(ABC):
     """Implements `Task` for one rank; a subclass adds the loss of a batch, as a sum, and its operations.
 
     targets: what the model should answer to each row: N numbers or tuples of numbers. model_config: of the model that
@@ -56,12 +57,13 @@ class FineTuningTask:
         self.model_config, self.seed, self.device = model_config, seed, device
         self.rank, self.world_size = rank, world_size
 
+    @abstractmethod
     def loss_sum(self, model: Any, inputs: FeatureBatch, targets: Tensor) -> Tensor:
         """Sum over the rows of what is minimized on average."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flops(self, counts: FeatureCounts) -> int:
-        raise NotImplementedError
+        """See `Task`."""
 
     def global_batch(self, step: int) -> NDArray[np.int64]:
         """The rows of a step, [G]."""
@@ -98,7 +100,7 @@ class FineTuningTask:
     def metrics(self, sums: list[float], counts: FeatureCounts) -> dict[str, float]:
         return {"loss": sums[0] / counts.num_sequences}
 
-    def evaluate(self, engine: Engine) -> None:
+    def evaluate(self, engine: Engine) -> None:  # noqa: B027 (no subclass has more to say)
         """Nothing: what was learnt is scored when training is over."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from bert_lamb.engine.agreement import from_rank_0, together
@@ -82,9 +83,10 @@ def predict_and_score(
             micro_batch_size=run.micro_batch_size(material.rows[split]),
             precision=run.runtime.precision,
             process=process,
-            name=split,
+            name=f"predict {split}",
+            is_by_token=False,
         )
-        answers[split] = results.answers_of(outputs, task)
+        answers[split] = results.answers_of(np.stack(outputs), task)
     result: dict[str, Any] = {}
     with together(process):
         if process.is_main:

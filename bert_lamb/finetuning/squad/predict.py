@@ -8,19 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bert_lamb.engine.agreement import of_all_ranks, together
 from bert_lamb.engine.launch import Process
-from bert_lamb.errors import UserError
+from bert_lamb.finetuning.predicting import predict_rows
 from bert_lamb.finetuning.squad.examples import Example, Questions
 from bert_lamb.finetuning.squad.features import Feature
-from bert_lamb.finetuning.tokens import lay_out
 from bert_lamb.model.span import SpanModel
-from bert_lamb.progress import Progress
-
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -67,57 +61,17 @@ def predict_logits(
     precision: str,
     process: Process,
 ) -> list[Logits]:
-    """Logits of every feature, in the order of `features`, on every rank; each rank has computed its share.
-
-    model: on any device, with fp32 weights. precision: fp32, or bf16 or fp16 (autocast). Every rank calls it. Raises
-    UserError when the model answers with numbers that are not finite.
-    """
-    with together(process):
-        share = logits_of_share(
-            model,
-            features,
-            micro_batch_size=micro_batch_size,
-            precision=precision,
-            process=process,
-        )
-    logits = {i: one for of_rank in of_all_ranks(process, share) for i, one in of_rank.items()}
-    return [logits[i] for i in range(len(features))]
-
-
-def logits_of_share(
-    model: SpanModel,
-    features: Sequence[Feature],
-    *,
-    micro_batch_size: int,
-    precision: str,
-    process: Process,
-) -> dict[int, Logits]:
-    """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so that all are alike."""
-    device, dtype = process.device, AUTOCAST[precision]
-    model.to(device).eval()
-    max_length = max(len(feature.input_ids) for feature in features)
-    logits: dict[int, Logits] = {}
-    shortest_first = sorted(range(len(features)), key=lambda i: len(features[i].input_ids))
-    starts = range(0, len(features), micro_batch_size)[process.rank :: process.world_size]
-    total = sum(min(micro_batch_size, len(features) - first) for first in starts)
-    shown = Progress("predict", total=total, unit="features", is_shown=process.is_main)
-    with torch.inference_mode(), shown as progress:
-        for first in starts:
-            indices = shortest_first[first : first + micro_batch_size]
-            batch = lay_out([features[i] for i in indices], max_length)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-                of_tokens = model(*batch.to(device)).float().cpu().numpy()
-            bounds = batch.cu_seqlens.tolist()
-            for i, first_token, end in zip(indices, bounds[:-1], bounds[1:], strict=True):
-                logits[i] = Logits(start=of_tokens[first_token:end, 0], end=of_tokens[first_token:end, 1])
-                if not (np.isfinite(logits[i].start).all() and np.isfinite(logits[i].end).all()):
-                    raise UserError(
-                        found="logits that are not finite",
-                        expected="numbers",
-                        fix="set runtime.precision=fp32, a lower peak_lr, or another model_dir",
-                    )
-            progress.update(len(indices))
-    return logits
+    """Logits of every feature, in the order of `features`, on every rank; see `predict_rows`."""
+    outputs = predict_rows(
+        model,
+        features,
+        micro_batch_size=micro_batch_size,
+        precision=precision,
+        process=process,
+        name="predict",
+        is_by_token=True,
+    )
+    return [Logits(start=of_one[:, 0], end=of_one[:, 1]) for of_one in outputs]
 
 
 def predict_answers(

@@ -5,6 +5,7 @@ usage, under torchrun: glue_worker.py CASES.json     name -> arguments of `bert-
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,11 +13,7 @@ import torch
 from bert_lamb.cli.compose import compose
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.finetuning.glue.command import glue
-from bert_lamb.train.recorder import Recorder
-
-
-class Killed(BaseException):
-    pass
+from tests.finetuning.killing import kill_in_third_step
 
 
 def main(file: Path) -> None:
@@ -24,29 +21,11 @@ def main(file: Path) -> None:
     join_process_group(process)
     cases = json.loads(file.read_text())
     first = next(iter(cases))
-    kill_after_a_checkpoint(cases[first])
+    kill_in_third_step(partial(glue, compose("glue", cases[first])))
     torch.distributed.barrier()
     cases[first].append("if_exists=resume")
     for words in cases.values():
         glue(compose("glue", words))
-
-
-def kill_after_a_checkpoint(words: list[str]) -> None:
-    """All ranks die in the third step: the main process by its recorder, the others as it were by the launcher."""
-    original = Recorder.step
-
-    def step_or_die(self, stage, step, **rest):
-        if step == 3:
-            raise Killed
-        original(self, stage, step, **rest)
-
-    Recorder.step = step_or_die
-    try:
-        glue(compose("glue", words))
-    except Killed:
-        pass
-    finally:
-        Recorder.step = original
 
 
 if __name__ == "__main__":

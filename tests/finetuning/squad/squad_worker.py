@@ -8,6 +8,7 @@ usage, under torchrun: squad_worker.py CASES.json     name -> arguments of `bert
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import deepspeed
@@ -16,14 +17,10 @@ import torch
 from bert_lamb.cli.compose import compose
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.finetuning.squad.command import squad
-from bert_lamb.train.recorder import Recorder
+from tests.finetuning.killing import kill_in_third_step
 from tests.train.host_reads import HostReads
 
 KILLED = ("zero1", "fsdp")
-
-
-class Killed(BaseException):
-    pass
 
 
 def main(file: Path) -> None:
@@ -32,7 +29,7 @@ def main(file: Path) -> None:
     join_process_group(process)
     for name, words in json.loads(file.read_text()).items():
         if name in KILLED:
-            kill_after_a_checkpoint([*words, "checkpoint.interval_steps=2"])
+            kill_in_third_step(partial(squad, compose("squad", [*words, "checkpoint.interval_steps=2"])))
             if process.is_main:
                 shutil.copytree(file.parent / name, file.parent / f"left-{name}")
             torch.distributed.barrier()
@@ -45,24 +42,6 @@ def main(file: Path) -> None:
                 (file.parent / "reads.json").write_text(json.dumps(reads.by_part()))
         else:
             squad(compose("squad", words))
-
-
-def kill_after_a_checkpoint(words: list[str]) -> None:
-    """All ranks die in the third step: the main process by its recorder, the others as it were by the launcher."""
-    original = Recorder.step
-
-    def step_or_die(self, stage, step, **rest):
-        if step == 3:
-            raise Killed
-        original(self, stage, step, **rest)
-
-    Recorder.step = step_or_die
-    try:
-        squad(compose("squad", words))
-    except Killed:
-        pass
-    finally:
-        Recorder.step = original
 
 
 if __name__ == "__main__":
