@@ -221,6 +221,7 @@ def run_score(config: ScoreConfig) -> int:
         na_prob=Path(config.na_prob) if config.na_prob is not None else None,
         na_prob_thresh=config.na_prob_thresh,
         version=config.version,  # type: ignore[arg-type]
+        page=Path(config.page) if config.page is not None else None,
     )
     return 0
 

@@ -110,6 +110,7 @@ class ScoreConfig:
     na_prob: str | None = None  # json: question id -> how sure the model is that there is no answer (null_odds.json)
     na_prob_thresh: float = 1.0  # predictions above it are taken for the empty text
     version: str | None = None  # 1.1 or 2.0; None: as the data says
+    page: str | None = None  # an html file to write: every answer in its context, wrong ones first
 
 
 def check_score(config: ScoreConfig) -> Complaints:
@@ -118,4 +119,6 @@ def check_score(config: ScoreConfig) -> Complaints:
     complaints.unless(
         config.version != "1.1" or config.na_prob is None, "na_prob", config.na_prob, "none in version 1.1"
     )
+    is_page = config.page is None or config.page.lower().endswith((".html", ".htm"))
+    complaints.unless(is_page, "page", config.page, "a file that ends in .html, so that nothing else is replaced")
     return complaints

@@ -20,6 +20,7 @@ from bert_lamb.finetuning.learning import Learning
 from bert_lamb.finetuning.running import fine_tuning
 from bert_lamb.finetuning.settings import Settings
 from bert_lamb.finetuning.squad import results
+from bert_lamb.finetuning.squad.answers_page import write_answers_page
 from bert_lamb.finetuning.squad.hub import source_of
 from bert_lamb.finetuning.squad.material import Material, Sources, WindowSettings, read_material
 from bert_lamb.finetuning.squad.predict import predict_answers, predict_logits
@@ -104,8 +105,10 @@ def of_one_seed(config: SquadConfig, settings: Settings) -> dict[str, Any]:
                 )
                 threshold = config.null_score_diff_threshold
                 predictions = results.write_predictions(run_dir, rankings, threshold=threshold)
+                dataset_name = config.dataset_name or f"SQuAD v{material.eval_examples.version}"
+                write_answers_page(run_dir / results.PAGE_NAME, material.eval_examples, predictions, title=dataset_name)
                 result = {
-                    "dataset_name": config.dataset_name or f"SQuAD v{material.eval_examples.version}",
+                    "dataset_name": dataset_name,
                     **results.figures_of(material.eval_examples, predictions, results.null_odds_of(rankings)),
                     "num_train_questions": len(material.train_examples),
                     "num_train_features": len(material.train_features),

@@ -1,5 +1,6 @@
 """What a finished fine-tuning leaves in its run directory, beside what every run has (outputs/run_dir.py).
 
+answers.html            every question with its context, true and predicted answers marked, wrong ones first
 model/                  the fine-tuned model and its tokenizer, for transformers
 nbest_predictions.json  question id -> the best answers with logits and probabilities
 null_odds.json          question id -> score of no answer minus that of the best one (SQuAD v2.0)
@@ -28,11 +29,11 @@ from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.run_dir import RunKind
 
 MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME = "model", "nbest_predictions.json", "predictions.json"
-NULL_ODDS_NAME, SCORES_NAME = "null_odds.json", "scores.json"
+NULL_ODDS_NAME, SCORES_NAME, PAGE_NAME = "null_odds.json", "scores.json", "answers.html"
 KIND = RunKind(
     "a run of squad",
     mark="inputs",
-    results=frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, NULL_ODDS_NAME, SCORES_NAME}),
+    results=frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, NULL_ODDS_NAME, SCORES_NAME, PAGE_NAME}),
 )
 
 

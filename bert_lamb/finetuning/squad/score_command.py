@@ -1,6 +1,7 @@
 """`bert-lamb score`: a SQuAD file and a file of predictions -> the figures of the official script, as json.
 
-Only ids and the texts of answers are looked at, so a file that could not be trained on is scored all the same.
+Only ids and the texts of answers are looked at, so a file that could not be trained on is scored all the same; the
+page of the answers needs more.
 """
 
 import json
@@ -10,7 +11,8 @@ from typing import Any
 
 from bert_lamb.checkpoint.folder.files import read_json
 from bert_lamb.errors import UserError
-from bert_lamb.finetuning.squad.examples import EXPECTED, said_version
+from bert_lamb.finetuning.squad.answers_page import write_answers_page
+from bert_lamb.finetuning.squad.examples import EXPECTED, Questions, read_examples, said_version
 from bert_lamb.finetuning.squad.scoring import Version, score
 
 TEXTS = "a json object: question id -> text"
@@ -18,9 +20,19 @@ NUMBERS = "a json object: question id -> number"
 
 
 def score_files(
-    data: Path, predictions: Path, *, na_prob: Path | None, na_prob_thresh: float, version: Version | None
+    data: Path,
+    predictions: Path,
+    *,
+    na_prob: Path | None,
+    na_prob_thresh: float,
+    version: Version | None,
+    page: Path | None,
 ) -> None:
-    """Print the figures; see `scoring.score`. version: None for what the data says. Raises UserError."""
+    """Print the figures; see `scoring.score`. version: None for what the data says. Raises UserError.
+
+    page: a file for the answers in their contexts (answers_page.py), which needs data that could be trained on.
+    """
+    questions = read_examples(data) if page is not None else None
     said, answers = read_answers(data)
     predicted = _read_by_id(predictions, str, TEXTS, fix="set predictions")
     na_probs = None
@@ -34,6 +46,15 @@ def score_files(
     if unknown:
         say(f"{len(unknown):,} predictions are for questions that are not in {data}, such as {unknown[0]!r}")
     print(json.dumps(figures, indent=2))
+    if page is not None and questions is not None:
+        write_answers_page(
+            page,
+            Questions(questions, version or said),
+            predicted,
+            title=f"{predictions.name} against {data.name}",
+            na_probs=na_probs,
+            na_prob_thresh=na_prob_thresh,
+        )
 
 
 def say(text: str) -> None:

@@ -53,10 +53,35 @@ def score(
     )
 
 
-def _score_v1(answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> Figures:
-    exact_match = f1 = 0.0
+def scores_by_question(
+    version: Version,
+    answers: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, str],
+    *,
+    na_probs: Mapping[str, float] | None = None,
+    na_prob_thresh: float = 1.0,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """(id -> exact match, id -> F1), 0..1, of each question that has a prediction; arguments as `score` has them."""
+    exact, f1 = _compare(version, answers, predictions)
+    if version == "1.1":
+        return exact, f1
+    has_answer = {question_id: bool(accepted) for question_id, accepted in answers.items()}
+    _require_na_probs(exact, na_probs)
+    return (
+        _with_threshold(exact, na_probs, has_answer, na_prob_thresh),
+        _with_threshold(f1, na_probs, has_answer, na_prob_thresh),
+    )
+
+
+def _compare(
+    version: Version, answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Each prediction with the answers of its question: (id -> exact match, id -> F1), the best over the answers."""
+    exact: dict[str, float] = {}
+    f1: dict[str, float] = {}
+    of_two_without_words = 0.0 if version == "1.1" else 1.0
     for question_id, accepted in answers.items():
-        if not accepted:
+        if version == "1.1" and not accepted:
             raise UserError(
                 found=f"question {question_id!r} without answers",
                 expected="SQuAD v1.1, where every question has one",
@@ -64,9 +89,21 @@ def _score_v1(answers: Mapping[str, Sequence[str]], predictions: Mapping[str, st
             )
         if question_id in predictions:
             prediction = predictions[question_id]
-            exact_match += max(is_exact_match(prediction, answer) for answer in accepted)
-            f1 += max(f1_of_words(prediction, answer, of_two_without_words=0.0) for answer in accepted)
-    return {"exact_match": 100.0 * exact_match / len(answers), "f1": 100.0 * f1 / len(answers)}
+            texts = accepted if version == "1.1" else [text for text in accepted if normalize(text)] or [""]
+            exact[question_id] = float(max(is_exact_match(prediction, text) for text in texts))
+            f1[question_id] = max(
+                f1_of_words(prediction, text, of_two_without_words=of_two_without_words) for text in texts
+            )
+    return exact, f1
+
+
+def _score_v1(answers: Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> Figures:
+    exact, f1 = _compare("1.1", answers, predictions)
+    exact_total = f1_total = 0.0  # added one by one, as the official script does: `sum` may round otherwise
+    for question_id in exact:
+        exact_total += exact[question_id]
+        f1_total += f1[question_id]
+    return {"exact_match": 100.0 * exact_total / len(answers), "f1": 100.0 * f1_total / len(answers)}
 
 
 def _score_v2(
@@ -75,26 +112,14 @@ def _score_v2(
     na_probs: Mapping[str, float] | None,
     na_prob_thresh: float,
 ) -> Figures:
-    exact: dict[str, float] = {}
-    f1: dict[str, float] = {}
-    for question_id, accepted in answers.items():
-        if question_id in predictions:
-            texts = [text for text in accepted if normalize(text)] or [""]
-            prediction = predictions[question_id]
-            exact[question_id] = float(max(is_exact_match(prediction, text) for text in texts))
-            f1[question_id] = max(f1_of_words(prediction, text, of_two_without_words=1.0) for text in texts)
+    exact, f1 = _compare("2.0", answers, predictions)
     if not exact:
         raise UserError(
             found="no prediction for any of the questions",
             expected="some",
             fix="give the predictions for these questions",
         )
-    if na_probs is not None and (absent := next((one for one in exact if one not in na_probs), None)) is not None:
-        raise UserError(
-            found=f"no na_prob for question {absent!r}, which has a prediction",
-            expected="one for each prediction",
-            fix="give the na_prob file that was written with these predictions",
-        )
+    _require_na_probs(exact, na_probs)
     has_answer = {question_id: bool(accepted) for question_id, accepted in answers.items()}
     after = [_with_threshold(scores, na_probs, has_answer, na_prob_thresh) for scores in (exact, f1)]
     figures: Figures = _means(*after, ids=exact)
@@ -106,6 +131,16 @@ def _score_v2(
             best, threshold = best_threshold(scores, predictions, na_probs, has_answer)
             figures |= {f"best_{name}": best, f"best_{name}_thresh": threshold}
     return figures
+
+
+def _require_na_probs(predicted: Iterable[str], na_probs: Mapping[str, float] | None) -> None:
+    """Raises UserError where na_probs are given, but not for every question with a prediction."""
+    if na_probs is not None and (absent := next((one for one in predicted if one not in na_probs), None)) is not None:
+        raise UserError(
+            found=f"no na_prob for question {absent!r}, which has a prediction",
+            expected="one for each prediction",
+            fix="give the na_prob file that was written with these predictions",
+        )
 
 
 def _with_threshold(
