@@ -8,14 +8,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 import yaml
 from torch import Tensor
 from transformers import BertConfig, BertForPreTraining, BertTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from bert_lamb import __version__
+from bert_lamb.checkpoint.export_card import export_card
 from bert_lamb.checkpoint.export_check import check_export
 from bert_lamb.checkpoint.folder.pretrained import VOCABULARY_ROWS
 from bert_lamb.checkpoint.meta import META_FILE
@@ -23,13 +22,13 @@ from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import bert_config
 from bert_lamb.outputs.hashing import file_sha256
+from bert_lamb.outputs.model_card import share_files
 from bert_lamb.outputs.run_dir import CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, RunDir
 from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_complete, publish
 
 ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
 KIND = OutputKind("an export", ORIGIN_FILE, key="run_outcome")
 FINE_TUNINGS = {"inputs": "squad", "files": "glue"}  # marks of their runs -> commands
-MODEL_CARD_TEMPLATE = "model_card.md.j2"  # beside this file
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 
 
@@ -58,7 +57,8 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
         model_max_length=run.config.max_position_embeddings,
     )
     tokenizer.save_pretrained(partial)
-    (partial / "README.md").write_text(model_card(run.source, run.config, run_dir), encoding="utf-8")
+    (partial / "README.md").write_text(export_card(run.source, run.config, run_dir), encoding="utf-8")
+    share_files(partial)
     check_export(partial, trained_weights(run.source), run.config)
     (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
     publish(output_dir)
@@ -182,24 +182,3 @@ def to_transformers(source: Checkpoint, config: BertConfig) -> BertForPreTrainin
     model.tie_weights()
     exported: BertForPreTraining = model.to(torch.float32).eval()
     return exported
-
-
-def model_card(source: Checkpoint, config: BertConfig, run_dir: Path) -> str:
-    """The README.md of an export, by model_card.md.j2."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # Markdown
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = "{:,}".format
-    return environment.get_template(MODEL_CARD_TEMPLATE).render(
-        version=__version__,
-        config=config,
-        is_lowercase=source.meta["vocabulary"]["is_lowercase"],
-        position=source.position,
-        total_step=source.meta["total_step"],
-        run_config=(run_dir / CONFIG_FILE).read_text(encoding="utf-8").strip(),
-    )

@@ -15,7 +15,7 @@ from bert_lamb.config.evaluate import EvaluateConfig
 from bert_lamb.config.glue import GlueConfig
 from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.pretrain import PretrainConfig
-from bert_lamb.config.results import ExportConfig, ReportConfig
+from bert_lamb.config.results import ExportConfig, PushConfig, ReportConfig
 from bert_lamb.config.runtime import Precision, RuntimeConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig
@@ -174,6 +174,20 @@ def run_export(config: ExportConfig) -> int:
     return 0
 
 
+def run_push(config: PushConfig) -> int:
+    from bert_lamb.checkpoint.push import push
+
+    push(
+        Path(config.model_dir),
+        config.repo,
+        is_private=config.private,
+        message=config.message,
+        endpoint=config.endpoint,
+        is_dry_run=config.dry_run,
+    )
+    return 0
+
+
 def run_import(config: ImportConfig) -> int:
     _keep_deepspeed_on_cpu()
     from bert_lamb.checkpoint.importing.command import import_checkpoint
@@ -256,6 +270,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "pretrain": run_pretrain,
     "evaluate": run_evaluate,
     "export": run_export,
+    "push": run_push,
     "import": run_import,
     "squad": run_squad,
     "ask": run_ask,

@@ -21,7 +21,7 @@ from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
 from bert_lamb.config.paths import settle_texts
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
-from bert_lamb.config.results import ExportConfig, ReportConfig
+from bert_lamb.config.results import ExportConfig, PushConfig, ReportConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig, check_ask, check_score, check_squad
 from bert_lamb.errors import UserError, UserErrors
@@ -36,6 +36,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "pretrain": PretrainConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
+    "push": PushConfig,
     "import": ImportConfig,
     "squad": SquadConfig,
     "ask": AskConfig,
@@ -146,6 +147,7 @@ CHECKS: dict[str, Any] = {
     "pretrain": check_pretrain,
     "evaluate": check_evaluate,
     "export": no_checks,
+    "push": no_checks,
     "import": no_checks,
     "squad": check_squad,
     "ask": check_ask,

@@ -1,4 +1,4 @@
-"""`export` and `report`: what is made of a run."""
+"""`export`, `push` and `report`: what is made of a run."""
 
 from dataclasses import dataclass, field
 
@@ -15,6 +15,18 @@ class ExportConfig:
     checkpoint: str = "latest"  # latest, or the name of a folder under run_dir/checkpoints
     output_dir: str = MISSING
     if_exists: IfExists = IfExists.refuse
+
+
+@dataclass
+class PushConfig:
+    """`bert-lamb push`: a model folder -> a repository of the Hugging Face hub."""
+
+    model_dir: str = MISSING  # an export, an imported model, or model/ of a fine-tuning
+    repo: str = MISSING  # NAME/MODEL
+    private: bool = True  # of a repository that is made now; one that is there stays as it is
+    message: str | None = None  # of the commit
+    endpoint: str | None = None  # another hub; None: HF_ENDPOINT, or huggingface.co
+    dry_run: bool = False  # check the folder, say what would be sent, send nothing
 
 
 @dataclass

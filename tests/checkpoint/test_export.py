@@ -5,6 +5,7 @@ Truth: the parameters of the model that was saved.
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from bert_lamb.engine.protocol import Fragment
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import BertPretrainingModel, bert_config
 from bert_lamb.shards.manifest import Vocabulary
+from tests.synthetic import make_shards
 
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdef"]
 SIZES = {
@@ -166,6 +168,54 @@ def test_the_model_card_says_what_was_exported(run, is_lowercase, casing):
     ]
     (block,) = re.findall(r"```yaml\n(.*?)\n```\n\Z", text, re.DOTALL)
     assert yaml.safe_load(block) == config
+
+
+def test_the_model_card_tells_of_training_and_scores(run):
+    """Up to the exported checkpoint and not beyond: phases, held-out figures, text; what is missing is left out."""
+    phase = {
+        "max_seq_length": 128,
+        "global_batch_size": 4096,
+        "total_steps": 9,
+        "peak_lr": 0.01,
+        "warmup_proportion": 0.2,
+    }
+    phases = {"phase1": phase, "phase2": {**phase, "max_seq_length": 512}}
+    shards = run.parent / "shards-of-a-river"
+    make_shards(shards, num_train=20, num_heldout=4)
+    config = {"model": SIZES, "phases": phases, "optimizer": {"name": "lamb"}, "shards": str(shards)}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    heldout = {"kind": "heldout", "phase": "phase1", "mlm_accuracy": 0.5, "nsp_accuracy": None, "num_instances": 1234}
+    lines = [
+        {**heldout, "step": 5, "mlm_loss": 4.0, "unigram_cross_entropy": 7.25},
+        {**heldout, "step": 7, "mlm_loss": 3.125, "unigram_cross_entropy": 7.25},
+        {**heldout, "step": 8, "mlm_loss": 2.0, "unigram_cross_entropy": 7.25},
+        {**heldout, "step": 1, "mlm_loss": 1.0, "phase": "phase2"},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "hel')
+    text = (of(run) / "README.md").read_text(encoding="utf-8")
+    assert "| phase1 | 128 | 4,096 | 7 of 9 | 0.01 | 0.2 |" in text
+    assert "| phase2 |" not in text
+    assert "Optimizer: lamb." in text
+    assert "On 1,234 held-out instances of phase1, after step 7:" in text
+    assert "| masked-LM loss, nats | accuracy of masked tokens | loss of guessing by frequency |\n" in text
+    assert "| 3.125 | 0.500 | 7.250 |" in text
+    assert "| source of shards-of-a-river | documents | licence |" in text
+    assert "| synthetic | 24 | none |" in text
+    assert "no capitals" in text
+    shutil.rmtree(shards)
+    text = (of(run, if_exists="restart") / "README.md").read_text(encoding="utf-8")
+    assert "## Text" not in text
+    assert "| 3.125 |" in text
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_have_the_rights_of_new_files(run, umask):
+    before = os.umask(umask)
+    try:
+        folder = of(run)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o666 & ~umask}
 
 
 def last(run: Path) -> Path:

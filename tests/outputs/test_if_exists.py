@@ -234,7 +234,7 @@ def test_a_run_of_another_command_is_not_ours(root, place, name, other, state, i
     """Both are runs with checkpoints; a run_dir that is mistyped must not cost the one that took days."""
     out = place(COMMANDS[other], state)
     if other == "squad":  # killed before it left anything that only it writes
-        for path in (out / "model", out / "scores.json", *out.glob("*predictions.json")):
+        for path in (out / "model", out / "scores.json", out / "answers.html", *out.glob("*predictions.json")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     before = files_beside(out)
     assert call(COMMANDS[name], root, out, if_exists) == 2

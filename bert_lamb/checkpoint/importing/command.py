@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import jinja2
 from safetensors.torch import save_file
 from transformers import BertConfig
 
-from bert_lamb import __version__
 from bert_lamb.checkpoint.folder import model_config
 from bert_lamb.checkpoint.folder.contents import check_ids
 from bert_lamb.checkpoint.folder.pretrained import take_pretrained
@@ -19,12 +17,13 @@ from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.checkpoint.importing.sources import OPTION, Source, config_of, open_source, require_file, without_padding
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.hashing import file_sha256
+from bert_lamb.outputs.model_card import render_card, share_files
 from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_complete, publish
 
 ORIGIN_FILE = "bert_lamb_import.json"  # what was imported: format, files with their sha256
 KIND = OutputKind("an imported model", ORIGIN_FILE, key="source_files")
 HEADS = {"pooler": "bert.pooler.", "masked LM": "cls.predictions.", "sentence task": "cls.seq_relationship."}
-CARD_TEMPLATE = "model_card.md.j2"  # beside this file
+CARD_TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 
 def import_checkpoint(
@@ -104,6 +103,7 @@ def _write_model(folder: Path, config: BertConfig, weights: Weights, pieces: Wor
     pieces.for_transformers(model_max_length=config.max_position_embeddings).save_pretrained(folder)
     if "" not in pieces.entries:
         (folder / VOCABULARY_FILE).write_text("".join(f"{entry}\n" for entry in pieces.entries), encoding="utf-8")
+    share_files(folder)
 
 
 def _architecture(weights: Weights) -> str:
@@ -137,16 +137,8 @@ def _model_card(
     source: Path, opened: Source, config: BertConfig, weights: Weights, pieces: WordPieces, files: dict[str, str]
 ) -> str:
     """The README.md of an imported model, by model_card.md.j2."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # Markdown
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(CARD_TEMPLATE).render(
-        version=__version__,
+    return render_card(
+        CARD_TEMPLATE,
         source=source.name,
         format=opened.format,
         config=config,

@@ -15,7 +15,6 @@ from bert_lamb.checkpoint.folder.weights import read_weights
 from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.squad.model import check_lengths
-from bert_lamb.finetuning.squad.results import save_model
 
 __all__ = [
     "EXPECTED_FILE",
@@ -27,7 +26,6 @@ __all__ = [
     "input_files",
     "load_classifier",
     "read_text",
-    "save_model",
 ]
 
 HEADS = {"classifier": "classifier.", "pooler": "bert.pooler."}  # in the order in which they are drawn

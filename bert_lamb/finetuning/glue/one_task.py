@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import BertConfig
 
 from bert_lamb.engine.agreement import from_rank_0, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.finetuning.glue import results
-from bert_lamb.finetuning.glue.folders import save_model
 from bert_lamb.finetuning.glue.material import Material, read_material
 from bert_lamb.finetuning.glue.metrics import check_libraries, score, task_score
 from bert_lamb.finetuning.glue.sources import Sources
 from bert_lamb.finetuning.glue.task import ClassifierTask, loss_of_full_rows
+from bert_lamb.finetuning.glue.tasks import GlueTask
 from bert_lamb.finetuning.learning import Learning
+from bert_lamb.finetuning.model_folder import save_model, write_card
 from bert_lamb.finetuning.predicting import predict_rows
 from bert_lamb.finetuning.running import FineTuningRun, fine_tuning
 from bert_lamb.finetuning.settings import Settings
@@ -28,6 +30,12 @@ from bert_lamb.train.task import Stage
 
 # Their bytes decide, and of `tasks` what is set beside them.
 NOT_OF_OUTCOME = frozenset({"model_dir", "data_dir", "files", "dataset", "tasks", "counts_wnli"})
+USE = """```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="FOLDER OR NAME OF THIS MODEL")
+classify({"text": "First text.", "text_pair": "Second text, where the task has pairs."})
+```"""
 
 
 def outcome_of(settings: Settings) -> dict[str, Any]:
@@ -91,6 +99,7 @@ def predict_and_score(
     with together(process):
         if process.is_main:
             if run.stage is not None:
+                name_the_classes(material.loaded.model.config, task)
                 save_model(run_dir, material.loaded.model, material.loaded.tokenizer)
             for split, of_split in answers.items():
                 results.write_predictions(run_dir, split, task, material.examples[split], of_split)
@@ -116,9 +125,18 @@ def predict_and_score(
                         run.stage, run.stage.schedule.total_steps, "glue_scores", num_examples=num_examples, **figures
                     )
             result["summary"] = results.summary(result)
+            if run.stage is not None:
+                write_card(run_dir, result, summary=result["summary"], use=USE, pipeline_tag="text-classification")
             results.write_result(run_dir, result)
             print(f"{run_dir}: {result['summary']}", flush=True)
     return from_rank_0(process, result)
+
+
+def name_the_classes(config: BertConfig, task: GlueTask) -> None:
+    """In the model's configuration, so that transformers answers with "entailment" and not with "LABEL_0"."""
+    if not task.is_regression:
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {label: number for number, label in enumerate(task.labels)}
 
 
 def learning_of(sources: Sources, material: Material, process: Process, *, seed: int) -> Learning:

@@ -1,6 +1,6 @@
 """What a finished run of a task leaves in its run directory, beside what every run has (outputs/run_dir.py).
 
-model/                  the fine-tuned model and its tokenizer, for transformers
+model/                  the fine-tuned model, its tokenizer and its card, for transformers
 predictions/dev.tsv     index and prediction of each development example; dev_matched and dev_mismatched for MNLI
 predictions/MRPC.tsv    the same for a test set, in the form and under the name that gluebenchmark.com asks for
 glue.json               the result; written last, so it stands for a complete run
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.glue.examples import Example
 from bert_lamb.finetuning.glue.tasks import TASKS, GlueTask
+from bert_lamb.finetuning.model_folder import MODEL_NAME
 from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.run_dir import RunKind
 
-MODEL_NAME, PREDICTIONS_NAME, RESULT_NAME = "model", "predictions", "glue.json"
+PREDICTIONS_NAME, RESULT_NAME = "predictions", "glue.json"
 KIND = RunKind("a run of glue", mark="files", results=frozenset({MODEL_NAME, PREDICTIONS_NAME, RESULT_NAME}))
 KIND_OF_ALL = RunKind("a run of glue over all tasks", mark="tasks", results=frozenset({*TASKS, RESULT_NAME}))
 UNDEFINED = "undefined"

@@ -17,6 +17,7 @@ from bert_lamb.config.squad import STAGE, InitialWeights, SquadConfig
 from bert_lamb.engine.agreement import from_rank_0, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.finetuning.learning import Learning
+from bert_lamb.finetuning.model_folder import save_model, write_card
 from bert_lamb.finetuning.running import fine_tuning
 from bert_lamb.finetuning.settings import Settings
 from bert_lamb.finetuning.squad import results
@@ -35,6 +36,11 @@ from bert_lamb.train.task import Stage
 
 NOT_OF_OUTCOME = frozenset({"model_dir", "train_file", "eval_file"})  # their bytes decide
 NOT_OF_OUTCOME |= {"seeds", "published", "published_by"}
+USE = """```sh
+bert-lamb ask model_dir=FOLDER context=FILE question="Who ...?"
+```
+
+`AutoModelForQuestionAnswering` loads it; the answer is the span whose start and end logits have the largest sum."""
 
 
 def squad(config: SquadConfig) -> dict[str, Any]:
@@ -95,7 +101,7 @@ def of_one_seed(config: SquadConfig, settings: Settings) -> dict[str, Any]:
         with together(process):
             if process.is_main:
                 if run.stage is not None:
-                    results.save_model(run_dir, material.loaded.model, material.loaded.tokenizer)
+                    save_model(run_dir, material.loaded.model, material.loaded.tokenizer)
                 rankings = predict_answers(
                     material.eval_examples,
                     material.eval_features,
@@ -124,6 +130,7 @@ def of_one_seed(config: SquadConfig, settings: Settings) -> dict[str, Any]:
                 if run.stage is not None:
                     figures = {name: result[name] for name in ("exact_match", "f1", "num_questions")}
                     recorder.write(run.stage, run.stage.schedule.total_steps, "scores", **figures)
+                    write_card(run_dir, result, summary=summary(result), use=USE, pipeline_tag="question-answering")
                 results.write_json(run_dir / results.SCORES_NAME, result)
                 print(f"{run_dir}: {summary(result)}", flush=True)
         return from_rank_0(process, result)

@@ -1,7 +1,7 @@
 """What a finished fine-tuning leaves in its run directory, beside what every run has (outputs/run_dir.py).
 
 answers.html            every question with its context, true and predicted answers marked, wrong ones first
-model/                  the fine-tuned model and its tokenizer, for transformers
+model/                  the fine-tuned model, its tokenizer and its card, for transformers
 nbest_predictions.json  question id -> the best answers with logits and probabilities
 null_odds.json          question id -> score of no answer minus that of the best one (SQuAD v2.0)
 predictions.json        question id -> the best answer, as the official scorer reads it
@@ -10,42 +10,27 @@ scores.json             the result; written last, so it stands for a complete ru
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import BertForQuestionAnswering
-
-from bert_lamb.checkpoint.folder.contents import quiet_transformers
 from bert_lamb.checkpoint.folder.files import read_json
-from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.errors import UserError
+from bert_lamb.finetuning.model_folder import MODEL_NAME
 from bert_lamb.finetuning.squad.examples import Questions
 from bert_lamb.finetuning.squad.predict import Ranking
 from bert_lamb.finetuning.squad.scoring import score
-from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.run_dir import RunKind
 
-MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME = "model", "nbest_predictions.json", "predictions.json"
+NBEST_NAME, PREDICTIONS_NAME = "nbest_predictions.json", "predictions.json"
 NULL_ODDS_NAME, SCORES_NAME, PAGE_NAME = "null_odds.json", "scores.json", "answers.html"
 KIND = RunKind(
     "a run of squad",
     mark="inputs",
     results=frozenset({MODEL_NAME, NBEST_NAME, PREDICTIONS_NAME, NULL_ODDS_NAME, SCORES_NAME, PAGE_NAME}),
 )
-
-
-def save_model(run_dir: Path, model: BertForQuestionAnswering, tokenizer: WordPieces) -> None:
-    """Write model/, which appears whole; one that an interrupted run left is replaced."""
-    partial, folder = run_dir / (MODEL_NAME + PARTIAL_SUFFIX), run_dir / MODEL_NAME
-    shutil.rmtree(partial, ignore_errors=True)
-    with quiet_transformers():
-        model.save_pretrained(partial)
-        tokenizer.for_transformers(model_max_length=model.config.max_position_embeddings).save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
 
 
 def write_predictions(run_dir: Path, rankings: Mapping[str, Ranking], *, threshold: float) -> dict[str, str]:

@@ -20,7 +20,7 @@ from glue_material import (
     write_task,
 )
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 
 from bert_lamb.cli import main as cli
 from bert_lamb.cli.compose import compose
@@ -78,6 +78,11 @@ def test_the_saved_model_predicts_the_same_in_transformers(folder, learnt):
         with torch.no_grad():
             logits = model(**tokenizer(line.split("\t")[0], return_tensors="pt", truncation=True, max_length=16)).logits
         assert predicted[1 + i] == f"{i}\t{logits.argmax(-1).item()}"
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
+    assert classify(lines[0].split("\t")[0])[0]["label"] == predicted[1].split("\t")[1]
+    card = (folder / "learnt" / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"{learnt['summary']}." in card
+    assert "from random weights" in card
 
 
 def test_a_fine_tuned_model_is_scored_without_training(folder, learnt):

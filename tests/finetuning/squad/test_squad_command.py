@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from squad_material import squad_json, where_questions, where_questions_of_v2
 from test_squad_examples import as_data_set
@@ -73,6 +74,12 @@ def test_eight_questions_are_learnt_by_heart(config):
     assert [line["step"] for line in log] == list(range(1, result["num_train_steps"] + 1))
     assert log[-1]["loss"] < 0.1 < log[0]["loss"]
     assert (result["num_questions"], result["num_unanswered"], result["dataset_name"]) == (8, 0, "where questions")
+    card = (Path(config.run_dir) / "model" / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "question-answering"
+    assert "where questions, 8 questions: exact match 100.00, F1 100.00." in card
+    assert f"| peak_lr | {config.peak_lr} |" in card
+    page = (Path(config.run_dir) / "answers.html").read_text(encoding="utf-8")
+    assert page.count("<article ") == 8
 
 
 def test_the_saved_model_predicts_the_same_in_transformers_and_without_training(config):
