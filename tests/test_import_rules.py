@@ -37,6 +37,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/engine/place.py": (set(), set()),
     "bert_lamb/engine": ({"torch", "deepspeed"}, {"bert_lamb.optim"}),
     "bert_lamb/checkpoint/export_check.py": ({"torch", "transformers"}, set()),
+    "bert_lamb/checkpoint/onnx_file.py": ({"onnxruntime", "torch", "transformers"}, set()),
     "bert_lamb/checkpoint/push.py": ({"huggingface_hub"}, set()),
     "bert_lamb/checkpoint/export_card.py": ({"transformers", "yaml"}, {"bert_lamb.outputs", "bert_lamb.shards"}),
     "bert_lamb/checkpoint/export.py": (

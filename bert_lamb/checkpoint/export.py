@@ -18,6 +18,7 @@ from bert_lamb.checkpoint.export_card import export_card
 from bert_lamb.checkpoint.export_check import check_export
 from bert_lamb.checkpoint.folder.pretrained import VOCABULARY_ROWS
 from bert_lamb.checkpoint.meta import META_FILE
+from bert_lamb.checkpoint.onnx_file import require_onnx, write_onnx
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.errors import UserError
 from bert_lamb.model.bert import bert_config
@@ -32,16 +33,20 @@ FINE_TUNINGS = {"inputs": "squad", "files": "glue"}  # marks of their runs -> co
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 
 
-def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) -> None:
+def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str, with_onnx: bool = False) -> None:
     """Write weights (fp32), configuration, tokenizer and a model card, then load the folder and compare its logits.
 
     The rows that pad the vocabulary for training are cut off, so that model and tokenizer agree.
-    checkpoint: `latest` or a folder name under run_dir/checkpoints. Raises UserError when there is none, when run_dir
-    or the checkpoint is damaged, or when output_dir holds something else (see outputs/if_exists.py); all of that before
-    an older export is replaced.
+    checkpoint: `latest` or a folder name under run_dir/checkpoints. with_onnx: model.onnx too. Raises UserError when
+    there is none, when run_dir or the checkpoint is damaged, or when output_dir holds something else (see
+    outputs/if_exists.py); all of that before an older export is replaced.
     """
+    if with_onnx:
+        require_onnx()
     run = read_run(run_dir, checkpoint)
-    origin = {"run_outcome": run.outcome, "checkpoint": run.source.directory.name}
+    origin: dict[str, Any] = {"run_outcome": run.outcome, "checkpoint": run.source.directory.name}
+    if with_onnx:
+        origin["onnx"] = True
     model = to_transformers(run.source, run.config)
     if is_complete(output_dir, KIND, if_exists=if_exists):
         check_purpose(_read(output_dir / ORIGIN_FILE, json.loads), origin, output_dir, KIND)
@@ -58,6 +63,8 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str) 
     )
     tokenizer.save_pretrained(partial)
     (partial / "README.md").write_text(export_card(run.source, run.config, run_dir), encoding="utf-8")
+    if with_onnx:
+        write_onnx(partial, model)
     share_files(partial)
     check_export(partial, trained_weights(run.source), run.config)
     (partial / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")

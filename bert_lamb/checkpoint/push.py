@@ -11,7 +11,7 @@ from bert_lamb.checkpoint.folder.files import read_json
 from bert_lamb.errors import UserError
 
 CONFIG, CARD, WEIGHTS = "config.json", "README.md", ".safetensors"
-PUBLISHED = {".json", ".txt", ".md", WEIGHTS}  # what our commands write; nothing that a program could run
+PUBLISHED = {".json", ".txt", ".md", ".onnx", WEIGHTS}  # what our commands write; nothing that a program could run
 
 
 def push(

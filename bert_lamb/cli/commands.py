@@ -170,6 +170,7 @@ def run_export(config: ExportConfig) -> int:
         checkpoint=config.checkpoint,
         output_dir=Path(config.output_dir),
         if_exists=config.if_exists.value,
+        with_onnx=config.onnx,
     )
     return 0
 

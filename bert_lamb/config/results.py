@@ -14,6 +14,7 @@ class ExportConfig:
     run_dir: str = MISSING
     checkpoint: str = "latest"  # latest, or the name of a folder under run_dir/checkpoints
     output_dir: str = MISSING
+    onnx: bool = False  # model.onnx beside the weights, for runtimes without PyTorch; the extra bert-lamb[onnx]
     if_exists: IfExists = IfExists.refuse
 
 

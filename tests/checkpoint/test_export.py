@@ -208,6 +208,47 @@ def test_the_model_card_tells_of_training_and_scores(run):
     assert "| 3.125 |" in text
 
 
+@pytest.mark.slow
+def test_onnx_computes_what_the_export_computes(run, parameters):
+    """Truth: transformers' forward pass on the exported folder, on sentences of other lengths than were converted."""
+    session = pytest.importorskip("onnxruntime").InferenceSession(of(run, with_onnx=True) / "model.onnx")
+    model = BertForPreTraining.from_pretrained(run.parent / "out").eval()
+    ids = torch.tensor([[2, 5, 4, 7, 3], [2, 6, 3, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "token_type_ids": torch.zeros_like(ids)}
+    with torch.no_grad():
+        wanted = model(**batch)
+    found = session.run(None, {name: value.numpy() for name, value in batch.items()})
+    assert torch.allclose(torch.tensor(found[0])[batch["attention_mask"] > 0], wanted[0][ids > 0], atol=1e-6)
+    assert torch.allclose(torch.tensor(found[1]), wanted[1], atol=1e-6)
+    with pytest.raises(UserError, match="onnx"):
+        of(run, if_exists="resume")  # another export than the one that is there
+
+
+@pytest.mark.slow
+def test_onnx_that_computes_something_else_is_refused(run, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    original = runtime.InferenceSession
+
+    class Session:
+        def __init__(self, file):
+            self.session = original(file)
+
+        def run(self, names, batch):
+            return self.session.run(names, {**batch, "input_ids": batch["input_ids"] ^ 1})  # other tokens
+
+    monkeypatch.setattr(runtime, "InferenceSession", Session)
+    with pytest.raises(UserError, match=r"of model.onnx that differ"):
+        of(run, with_onnx=True)
+    assert not (run.parent / "out").exists()
+
+
+def test_onnx_without_its_libraries_is_a_line(run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="onnx=true without onnx, onnxscript, onnxruntime; expected the extra onnx"):
+        of(run, with_onnx=True)
+    assert not (run.parent / "out").exists()
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_files_have_the_rights_of_new_files(run, umask):
     before = os.umask(umask)
