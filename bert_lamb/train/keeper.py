@@ -36,5 +36,9 @@ class Keeper:
         about = {"total_step": stage.steps_before + position.step, "is_by_clock": is_by_clock, **self.about}
         save_checkpoint(engine, self.run_dir.checkpoint_dir(stage.name, position.step), position=position, about=about)
         if engine.rank == 0:
-            self.run_dir.remove_old_checkpoints(stage.name, keep_last=self.settings.keep_last)
+            settings = self.settings
+            self.run_dir.forget_damaged(stage.name, position.step)
+            self.run_dir.remove_old_checkpoints(
+                stage.name, keep_last=settings.keep_last, keep_every=settings.keep_every
+            )
         self.start_clock()
