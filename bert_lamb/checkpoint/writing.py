@@ -31,7 +31,7 @@ class Share:
 
 
 class HostCopy:
-    """Host memory for the state that a rank owns, under LAMB and AdamW 12 bytes a parameter; each save uses it again."""
+    """Host memory for what a rank owns, under LAMB and AdamW 12 bytes a parameter; each save uses it again."""
 
     def __init__(self) -> None:
         self._memory: torch.Tensor | None = None
@@ -79,9 +79,10 @@ class Plan:
 
 
 def begin(plan: Plan) -> None:
-    """Rank 0, first: an empty folder; what an earlier attempt left is deleted."""
+    """Rank 0, first: an empty folder for what an earlier attempt left there. A run that has vanished is not made again."""
     shutil.rmtree(plan.partial, ignore_errors=True)
-    plan.partial.mkdir(parents=True)
+    plan.partial.parent.mkdir(exist_ok=True)
+    plan.partial.mkdir()
 
 
 def write_share(plan: Plan, rank: int, share: Share) -> None:

@@ -79,18 +79,19 @@ def train(
             position = hand_over(position, next_phase=stage.name)
         engine, task = build(stage, checkpoint, position)
         engine.set_optimizer_step(position.optimizer_step)
-        position = train_stage(
-            stage,
-            task,
-            engine,
-            position,
-            seed=seed,
-            keeper=keeper,
-            recorder=recorder,
-            stop=stop,
-            evaluation_interval_steps=evaluation_interval_steps,
-            evaluates_first=evaluates_first and stage.index == 0,
-        )
+        with keeper:
+            position = train_stage(
+                stage,
+                task,
+                engine,
+                position,
+                seed=seed,
+                keeper=keeper,
+                recorder=recorder,
+                stop=stop,
+                evaluation_interval_steps=evaluation_interval_steps,
+                evaluates_first=evaluates_first and stage.index == 0,
+            )
         engine.close()
         del engine, task
         with together(process):

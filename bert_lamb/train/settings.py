@@ -11,6 +11,7 @@ class CheckpointSettings:
     interval_minutes: float  # by rank 0's clock
     keep_last: int
     keep_every: int  # steps of the phase: multiples stay for ever; 0: none
+    is_asynchronous: bool  # a thread writes while the training goes on
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def save(run, phase, step, **about):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    run = RunDir(tmp_path_factory.mktemp("run") / "run")
+    run = RunDir(tmp_path_factory.mktemp("run"))
     for phase, step in (("phase1", 8), ("phase1", 10), ("another", 2), ("another", 4)):
         save(run, phase, step)
     return run.path
