@@ -79,7 +79,7 @@ class Plan:
 
 
 def begin(plan: Plan) -> None:
-    """Rank 0, first: an empty folder for what an earlier attempt left there. A run that has vanished is not made again."""
+    """Rank 0, first: an empty folder. A run that has vanished is not made again."""
     shutil.rmtree(plan.partial, ignore_errors=True)
     plan.partial.parent.mkdir(exist_ok=True)
     plan.partial.mkdir()
