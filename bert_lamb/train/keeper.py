@@ -15,6 +15,7 @@ from bert_lamb.checkpoint.writing import HostCopy, Plan, begin
 from bert_lamb.engine.agreement import together
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
+from bert_lamb.errors import UserError
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.train.saving import Saving, refused
 from bert_lamb.train.schedule import is_due
@@ -25,7 +26,8 @@ from bert_lamb.train.task import Stage
 class Keeper:
     """Saves one run's checkpoints. about: facts for checkpoint.json beside the position.
 
-    As a context it waits, when an error ends the run, for what this rank is writing.
+    As a context it waits, when an error ends the run, for what is being written: on all ranks when all have the error,
+    else on this one, since the others may not come.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class Keeper:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self._saving is not None:
-            with suppress(Exception):  # the error that is on its way is the one to report
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        with suppress(Exception):  # the error that is on its way is the one to report
+            if isinstance(error, UserError) and error.reporter == "rank 0":
+                self.settle()
+            elif self._saving is not None:
                 self._saving.leave()
-            self._saving = None
+        self._saving = None
         self._let_go()
 
     def start_clock(self) -> None:

@@ -262,11 +262,21 @@ def test_what_rank_0_alone_cannot_write_is_said_by_all(tmp_path, monkeypatch, re
 
 
 @pytest.mark.parametrize(
-    ("world_size", "late", "left"),
-    [(1, 0, "phase1-0000001"), (2, 0, "phase1-0000001"), (2, 1, "phase1-0000001.partial")],
+    ("world_size", "late", "is_common", "left"),
+    [
+        (1, 0, False, "phase1-0000001"),
+        (2, 0, False, "phase1-0000001"),
+        (2, 1, False, "phase1-0000001.partial"),
+        (2, 1, True, "phase1-0000001"),
+    ],
 )
-def test_an_error_that_ends_the_run_waits_for_what_is_being_written(tmp_path, monkeypatch, world_size, late, left):
-    """Ranks may fail alone, so none waits for another's file: the checkpoint appears where rank 0 finds all of them."""
+def test_an_error_that_ends_the_run_waits_for_what_is_being_written(
+    tmp_path, monkeypatch, world_size, late, is_common, left
+):
+    """Ranks that fail alone wait for no other: the checkpoint appears if rank 0 finds all files. An error that all have
+    is waited with.
+    """
+    error = UserError(found="a", expected="b", fix="c").reported_by("rank 0") if is_common else RuntimeError("a defect")
     ranks = Ranks(monkeypatch, world_size)
     writer = SlowWriter(monkeypatch, is_slow=lambda path: f"rank-{late:05d}" in path.name)
 
@@ -275,19 +285,19 @@ def test_an_error_that_ends_the_run_waits_for_what_is_being_written(tmp_path, mo
             with keeper_of(tmp_path, process) as keeper:
                 save(keeper, Training(process, ranks), 1)
                 assert writer.has_begun.wait(PATIENCE_SECONDS)
-                if world_size == 1:
+                if world_size == 1 or is_common:
                     threading.Timer(0.1, writer.go.set).start()
                 elif process.rank != late:
                     keeper._saving.wait()
                     if late == 0:
                         writer.go.set()
-                raise RuntimeError("a defect")
+                raise error
         finally:
             if process.is_main:
                 writer.go.set()
 
     errors = ranks.run(train)
-    assert [str(error) for error in errors] == ["a defect"] * world_size
+    assert errors == [error] * world_size
     assert names(tmp_path) == [left]
 
 
