@@ -140,6 +140,18 @@ def test_what_is_written_is_what_was_copied(tmp_path, monkeypatch):
     assert not torch.equal(dict(Checkpoint(tmp_path / "phase1-0000001").weights())["w"], engine.state["weight"])
 
 
+@pytest.mark.gpu
+def test_a_copy_of_a_gpu_is_complete_before_training_goes_on():
+    """Never run yet: written where there is no GPU. Pinned memory is copied to without waiting, and then waited for."""
+    engine = Training(ALONE)
+    engine.state = {kind: torch.randn(50_000_000, device="cuda") for kind in ("weight", "exp_avg")}
+    before = torch.cat([tensor.cpu() for tensor in engine.state.values()])
+    share = writing.HostCopy().take(engine)
+    found = torch.frombuffer(share.content, dtype=torch.float32).clone()
+    engine.step()
+    assert torch.equal(found, before)
+
+
 def test_the_next_save_waits_for_the_last_one(tmp_path, monkeypatch):
     """And uses its memory again: the first checkpoint must be out of it."""
     engine, writer = Training(ALONE), SlowWriter(monkeypatch)
