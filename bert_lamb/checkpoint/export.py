@@ -99,6 +99,7 @@ def read_run(run_dir: Path, checkpoint: str) -> Run:
             fix=f"use {run_dir / 'model'} as it is: transformers loads it",
         )
     source = Checkpoint(RunDir(run_dir).checkpoint(checkpoint))
+    source.check_bytes()
     sizes: Any = _read(run_dir / CONFIG_FILE, yaml.safe_load).get("model")
     vocabulary: Any = source.meta.get("vocabulary")
     meta_file = source.directory / META_FILE

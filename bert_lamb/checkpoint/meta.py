@@ -1,7 +1,8 @@
 """checkpoint.json: what makes a folder a checkpoint, read and checked."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,31 +10,57 @@ from typing import Any
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.errors import UserError
 
-FORMAT_VERSION = 2  # 2: says which tensors it holds, since optimizers differ in their moments
+FORMAT_VERSION = 3  # 3: hashes of the ranks' files and of checkpoint.json itself
+WITHOUT_HASHES = 2  # still read
 META_FILE = "checkpoint.json"
+OWN_HASH = "sha256"  # of everything else in checkpoint.json
+
+
+class Damaged(UserError):
+    """A checkpoint that is not what was written, or not all of it; an earlier one may be whole."""
+
+
+def sealed(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint.json with the sha256 of all of it, so that a digit that changes is noticed."""
+    content = {name: value for name, value in meta.items() if name != OWN_HASH}
+    canonical = json.dumps(content, sort_keys=True).encode()
+    return {**content, OWN_HASH: hashlib.sha256(canonical).hexdigest()}
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
-    """checkpoint.json, of this version and with everything that reading needs; raises UserError."""
+    """checkpoint.json, checked, in the form of this version, with everything that reading needs.
+
+    `files` maps names to {"bytes": ..., "sha256": ...}, which is None in a checkpoint of version 2. Raises Damaged, and
+    UserError for one that another version of bert_lamb wrote.
+    """
     file = directory / META_FILE
     try:
         meta = json.loads(file.read_bytes())
+        is_sound = isinstance(meta, dict) and meta.get(OWN_HASH) in (None, sealed(meta)[OWN_HASH])
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
+        raise Damaged(
             found=f"no readable {META_FILE} in {directory}",
             expected="a checkpoint folder",
             fix="name a folder under the run's checkpoints/",
         ) from error
-    version = meta.get("format_version") if isinstance(meta, dict) else None
-    if version != FORMAT_VERSION:
+    version = meta.get("format_version") if is_sound else None
+    if not is_sound or type(version) is not int or (version == FORMAT_VERSION and OWN_HASH not in meta):
+        raise Damaged(
+            found=f"{file} that is not as it was written ({OWN_HASH})",
+            expected=f"what its {OWN_HASH} was taken of",
+            fix="use an earlier checkpoint",
+        )
+    if version not in (FORMAT_VERSION, WITHOUT_HASHES):
         raise UserError(
             found=f"checkpoint format version {version} in {directory}",
             expected=f"version {FORMAT_VERSION}",
             fix="use the version of bert_lamb that wrote it",
         )
+    if version == WITHOUT_HASHES and isinstance(meta.get("files"), dict):
+        meta["files"] = {name: {"bytes": num_bytes, "sha256": None} for name, num_bytes in meta["files"].items()}
     wrong = [name for name, is_right in META_FIELDS.items() if not is_right(meta.get(name))]
     if wrong:
-        raise UserError(
+        raise Damaged(
             found=f"{wrong[0]}={str(meta.get(wrong[0]))[:60]!r} in {file}",
             expected="what save_checkpoint writes there",
             fix="use an earlier checkpoint",
@@ -43,6 +70,15 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_file(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"bytes", "sha256"}
+        and _is_count(value["bytes"])
+        and isinstance(value["sha256"], str | None)
+    )
 
 
 def _is_position(value: Any) -> bool:
@@ -64,5 +100,5 @@ META_FIELDS: dict[str, Callable[[Any], bool]] = {
     "position": _is_position,
     "tensor_kinds": lambda kinds: isinstance(kinds, list) and "weight" in kinds and all(type(k) is str for k in kinds),
     "shapes": lambda shapes: _is_mapping_of(shapes, lambda s: isinstance(s, list) and all(map(_is_count, s))),
-    "files": lambda files: _is_mapping_of(files, _is_count) and all(Path(name).name == name for name in files),
+    "files": lambda files: _is_mapping_of(files, _is_file) and all(Path(name).name == name for name in files),
 }

@@ -8,14 +8,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from bert_lamb.checkpoint.meta import META_FILE, read_meta
+from bert_lamb.checkpoint.meta import META_FILE, Damaged, read_meta
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.hashing import file_sha256
 
 
 class Checkpoint:
-    """A complete checkpoint folder, opened for reading; raises UserError when it is damaged or of another version."""
+    """A complete checkpoint folder, opened for reading; raises Damaged, and UserError for one of another version.
+
+    Opening compares sizes and structure; `check_bytes` reads all there is, and whoever trains on or exports calls it.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -28,20 +32,46 @@ class Checkpoint:
             self._list_fragments(file)
         self._check_if_complete()
 
+    @property
+    def has_hashes(self) -> bool:
+        """False for a checkpoint of format version 2, of which `check_bytes` can say nothing."""
+        return all(written["sha256"] is not None for written in self.meta["files"].values())
+
+    def check_bytes(self, share: int = 0, num_shares: int = 1) -> None:
+        """Compare the sha256 of every file; raises Damaged.
+
+        share: ranks deal the files out among them, since all see the same; of a checkpoint of as many ranks each reads
+        what it will load.
+        """
+        for file in sorted(self.meta["files"])[share::num_shares]:
+            path, sha256 = self.directory / file, self.meta["files"][file]["sha256"]
+            try:
+                is_same = sha256 is None or file_sha256(path) == sha256
+            except OSError as error:
+                raise Damaged(
+                    found=f"{path} that cannot be read ({error.strerror or error})",
+                    expected="what a rank wrote there",
+                    fix="use an earlier checkpoint",
+                ) from error
+            if not is_same:
+                raise Damaged(
+                    found=f"other bytes in {path} than were written",
+                    expected=f"those of sha256 {sha256[:12]}...",
+                    fix="use an earlier checkpoint",
+                )
+
     def _check_files(self) -> None:
         """The ranks' files are those that checkpoint.json names, no less and no more, each of its size."""
-        for file, num_bytes in self.meta["files"].items():
-            path = self.directory / file
+        for file, written in self.meta["files"].items():
+            path, num_bytes = self.directory / file, written["bytes"]
             if not path.is_file() or path.stat().st_size != num_bytes:
                 size = f"{path.stat().st_size} bytes" if path.is_file() else "nothing"
-                raise UserError(
-                    found=f"{size} at {path}", expected=f"{num_bytes} bytes", fix="use an earlier checkpoint"
-                )
+                raise Damaged(found=f"{size} at {path}", expected=f"{num_bytes} bytes", fix="use an earlier checkpoint")
         strangers = sorted(
             {path.name for path in self.directory.glob("rank-*.safetensors")} - self.meta["files"].keys()
         )
         if strangers:
-            raise UserError(
+            raise Damaged(
                 found=f"{self.directory / strangers[0]}, which {META_FILE} does not name",
                 expected=f"the files of {len(self.meta['files'])} ranks",
                 fix="remove it if it came from another checkpoint, or use an earlier one",
@@ -55,7 +85,7 @@ class Checkpoint:
                 slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (safe_open is no dict)
                 found = {key: (one.get_shape(), one.get_dtype()) for key, one in slices.items()}
         except (SafetensorError, OSError) as error:
-            raise UserError(
+            raise Damaged(
                 found=f"{path} that cannot be read as safetensors ({' '.join(str(error).split())})",
                 expected="what a rank wrote there",
                 fix="use an earlier checkpoint",
@@ -65,7 +95,7 @@ class Checkpoint:
             name, _, start = rest.rpartition("/")
             is_known = kind in self.meta["tensor_kinds"] and name in self.shapes and start.isdecimal()
             if not is_known or len(shape) != 1 or dtype != "F32":
-                raise UserError(
+                raise Damaged(
                     found=f"{key} ({dtype}, {len(shape)}-dimensional) in {path}",
                     expected=f"fp32 fragments of the parameters that {META_FILE} names",
                     fix="use an earlier checkpoint",
@@ -118,7 +148,7 @@ class Checkpoint:
                     is_sound = is_sound and begin == position
                     position = end if is_sound else position
                 if not is_sound or position != shape.numel():
-                    raise UserError(
+                    raise Damaged(
                         found=f"{position} of {shape.numel()} elements of {kind} of {name} in {self.directory}",
                         expected="all of them, once",
                         fix="use an earlier checkpoint",

@@ -145,11 +145,15 @@ class CheckpointConfig:
     interval_steps: int = 0  # optimizer steps; 0: not by steps
     interval_minutes: float = 10.0  # by rank 0's clock, after the step that is at work; 0: not by time
     keep_last: int = 2  # older ones by steps are removed within a phase; of those by the clock the newest stays
+    keep_every: int = 0  # steps of the phase: checkpoints whose step is a multiple are never removed; 0: none
+    # Training stops for a copy to host memory (12 bytes a parameter, divided over the ranks), and goes on while a
+    # thread writes it. false: it waits until the checkpoint is on the disk.
+    is_asynchronous: bool = True
 
 
 def check_checkpoint(checkpoint: CheckpointConfig) -> Complaints:
     complaints = Complaints()
-    check_if_counts_from_zero(complaints, "checkpoint.", checkpoint, "interval_steps", "interval_minutes")
+    check_if_counts_from_zero(complaints, "checkpoint.", checkpoint, "interval_steps", "interval_minutes", "keep_every")
     check_if_positive(complaints, "checkpoint.", checkpoint, "keep_last")
     return complaints
 

@@ -184,7 +184,7 @@ class FineTuningRun:
                 *(fit.describe(name) for name, fit in self._fits.items()),
             ],
             seed=settings.seed,
-            keeper=Keeper(self.run_dir, settings.checkpoint, about={}),
+            keeper=Keeper(self.run_dir, process, settings.checkpoint, about={}),
             recorder=recorder,
             stop=self.stop,
         )

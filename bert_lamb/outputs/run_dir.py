@@ -7,13 +7,15 @@ RUN/vocab.txt          the vocabulary of the shards (pretraining)
 RUN/versions.json      versions, hardware, git commit, command
 RUN/metrics.jsonl      one line per event (METRICS.md)
 RUN/micro_batch.json   how many sequences fit, where runtime.micro_batch_size=auto
-RUN/checkpoints/PHASE-STEP/
+RUN/checkpoints/PHASE-STEP/            complete; PHASE-STEP.partial is being written, or was when a process died
+RUN/checkpoints/PHASE-STEP.damaged/    passed over by a resumed run, until it has saved that step again or a later one
 RUN/profile/           a trace of some steps, where runtime.profile asks for one
 RUN/report.json, RUN/report.html   written by `bert-lamb report`
 """
 
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,10 @@ OPTION = "run_dir"
 
 OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
 OUR_NAMES |= {"report.json", "report.html", "wandb", PROFILE_FOLDER, MICRO_BATCH_FILE}
+
+DAMAGED_SUFFIX = ".damaged"
+CHECKPOINT_NAME = re.compile(r"(?P<phase>.+)-(?P<step>\d{7,})")
+FILE_OF_CHECKPOINT = re.compile(r"(checkpoint|rank-\d+-of-\d+)\.(json|safetensors)(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class RunDir:
         Raises UserError when another process holds it, or when it holds anything that is not a run's.
         """
         self.decide("resume")
-        with self._writing():
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             stream = (self.path / LOCK_FILE).open("w")
         with stream:
@@ -134,11 +140,12 @@ class RunDir:
         if_exists: refuse, resume or restart (see if_exists.py). Raises UserError.
         """
         decision = self.decide(if_exists)
-        with self._writing():
+        with self.writing():
             if decision is Decision.replace:
                 self._empty()
             if decision is Decision.resume:
                 self.check_if_same(outcome)
+                self.remove_leftovers()
             write_atomically(self.path / VERSIONS_FILE, json.dumps(versions(), indent=1) + "\n")
             if vocabulary is not None:
                 write_atomically(self.path / VOCABULARY_FILE, vocabulary.read_bytes().decode("utf-8"))
@@ -159,7 +166,7 @@ class RunDir:
                 entry.unlink()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """What the file system refuses inside is a mistake of the user's to fix."""
         try:
             yield
@@ -174,10 +181,15 @@ class RunDir:
         return self.path / CHECKPOINTS / f"{phase}-{step:07d}"
 
     def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, by the number of steps since the start of the run."""
-        found = (self.path / CHECKPOINTS).glob("*/checkpoint.json")
-        complete = [path for path in found if not path.parent.name.endswith(PARTIAL_SUFFIX)]
-        return [path.parent for path in sorted(complete, key=_total_step)]
+        """Complete checkpoints, by the number of steps since the start of the run, as they say themselves."""
+        complete = [path / "checkpoint.json" for *_, path in self.checkpoint_folders()]
+        return [path.parent for path in sorted(filter(Path.is_file, complete), key=_total_step)]
+
+    def checkpoint_folders(self) -> list[tuple[str, int, Path]]:
+        """(phase, step, folder) of whatever is called like a complete checkpoint, by step; it may be damaged."""
+        found = [(CHECKPOINT_NAME.fullmatch(path.name), path) for path in (self.path / CHECKPOINTS).glob("*")]
+        named = [(name["phase"], int(name["step"]), path) for name, path in found if name]
+        return sorted(named, key=lambda each: each[1:])
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint with this folder name, or the `latest`; raises UserError when there is none."""
@@ -195,20 +207,48 @@ class RunDir:
             )
         return folders[name]
 
-    def remove_old_checkpoints(self, phase: str, *, keep_last: int) -> None:
+    def remove_old_checkpoints(self, phase: str, *, keep_last: int, keep_every: int = 0) -> None:
         """Within a phase, keep only the newest `keep_last` checkpoints of those by steps, and the newest by the clock.
 
         So what is saved against the loss of a machine does not push out what was asked for; the newest of all stays.
+        keep_every: those whose step is a multiple of it stay for ever; 0: none.
         """
-        of_phase = [path for path in self.checkpoints() if path.name.rsplit("-", 1)[0] == phase]
-        by_clock = [path for path in of_phase if _is_by_clock(path / "checkpoint.json")]
-        by_steps = [path for path in of_phase if path not in by_clock]
-        for path in (*by_steps[:-keep_last], *by_clock[:-1]):
-            shutil.rmtree(path)
+        of_phase = {step: path for name, step, path in self.checkpoint_folders() if name == phase}
+        by_clock = [step for step, path in of_phase.items() if _is_by_clock(path / "checkpoint.json")]
+        by_steps = [step for step in of_phase if step not in by_clock]
+        for step in (*by_steps[:-keep_last], *by_clock[:-1]):
+            if keep_every == 0 or step % keep_every:
+                shutil.rmtree(of_phase[step])
+
+    def set_aside(self, checkpoint: Path) -> None:
+        """Rename a damaged checkpoint, so that it neither counts as one nor is in the way of its step."""
+        aside = checkpoint.with_name(checkpoint.name + DAMAGED_SUFFIX)
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+
+    def forget_damaged(self, phase: str, step: int) -> None:
+        """Delete the phase's damaged checkpoints up to `step`, of which there is a complete one now."""
+        for folder in (self.path / CHECKPOINTS).glob(f"*{DAMAGED_SUFFIX}"):
+            name = CHECKPOINT_NAME.fullmatch(folder.name.removesuffix(DAMAGED_SUFFIX))
+            if name and name["phase"] == phase and int(name["step"]) <= step:
+                shutil.rmtree(folder)
+
+    def remove_leftovers(self) -> None:
+        """Delete the checkpoints that a process was writing when it died; only for who holds the folder.
+
+        A folder with anything that no checkpoint has is somebody's, and stays.
+        """
+        for folder in (self.path / CHECKPOINTS).glob(f"*{PARTIAL_SUFFIX}"):
+            is_named = CHECKPOINT_NAME.fullmatch(folder.name.removesuffix(PARTIAL_SUFFIX)) is not None
+            if is_named and folder.is_dir() and all(FILE_OF_CHECKPOINT.fullmatch(e.name) for e in folder.iterdir()):
+                shutil.rmtree(folder)
 
 
 def _is_by_clock(file: Path) -> bool:
-    return bool(json.loads(file.read_text()).get("is_by_clock", False))
+    try:
+        return bool(json.loads(file.read_bytes()).get("is_by_clock", False))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False  # damaged since it was written, by no clock of ours
 
 
 def _total_step(file: Path) -> int:

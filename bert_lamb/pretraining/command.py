@@ -131,6 +131,7 @@ def pretrain(config: PretrainConfig) -> None:
             seed=recipe.seed,
             keeper=Keeper(
                 run_dir,
+                process,
                 CheckpointSettings(**plain["checkpoint"]),
                 about={"vocabulary": asdict(phases[0].training.manifest.vocabulary)},
             ),

@@ -63,10 +63,12 @@ def train_stage(
         lr = stage.schedule.lr(step)
         result = engine.step(lr)
 
-        # Agreement: the sums of the batch, and what one rank may know alone: a signal, the time on rank 0's clock.
+        # Agreement: the sums of the batch, and what one rank may know alone: a signal, the time on rank 0's clock, how
+        # far its part of a checkpoint is.
         meter.enter("agreement")
-        known_here = (stop.is_asked, engine.rank == 0 and keeper.is_due_by_clock())
-        sums, (is_asked, is_due_by_clock) = add_over_ranks(engine, torch.stack(of_batch).sum(0), known_here)
+        known_here = (stop.is_asked, engine.rank == 0 and keeper.is_due_by_clock(), *keeper.known_here())
+        sums, known = add_over_ranks(engine, torch.stack(of_batch).sum(0), known_here)
+        is_asked, is_due_by_clock, is_writing, has_failed = known
         stop.is_agreed = is_asked  # a signal to one rank stops all of them after the same step
 
         # Log, and give up where no step is applied any more.
@@ -82,12 +84,14 @@ def train_stage(
             recorder.heldout(stage, step, task.evaluate(engine))
 
         # Save, and stop.
+        keeper.heed(is_writing=is_writing, has_failed=has_failed)
         is_last = is_end or stop.is_agreed
         if is_last or is_due_by_clock or keeper.is_due(step):
             meter.enter("checkpoint")
             position = Position(stage.name, step, engine.optimizer_step, engine.loss_scale)
             keeper.save(engine, stage, position, is_by_clock=not (is_last or keeper.is_due(step)))
         if is_last:
+            keeper.finish()
             break
         counts = counts_of_next
     recorder.end_stage(stage, position.step)

@@ -6,14 +6,13 @@ resuming and continuing are the same code.
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from bert_lamb.checkpoint.position import Position, hand_over
 from bert_lamb.checkpoint.reading import Checkpoint
-from bert_lamb.engine.agreement import from_rank_0, together
+from bert_lamb.engine.agreement import together
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
@@ -22,6 +21,7 @@ from bert_lamb.outputs.run_dir import METRICS_FILE, RunDir
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder, announce
+from bert_lamb.train.resume import newest_whole
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage, Task
 
@@ -61,9 +61,7 @@ def train(
 
     Exits with STOPPED_BY_SIGNAL when a signal asks. Every rank calls it.
     """
-    latest = latest_checkpoint(run_dir, process)
-    with together(process):
-        checkpoint = Checkpoint(latest) if latest else None
+    checkpoint = newest_whole(run_dir, [stage.name for stage in stages], process)
     position = checkpoint.position if checkpoint else Position(stages[0].name, step=0, optimizer_step=0)
     first = next(stage.index for stage in stages if stage.name == position.phase)
     if process.is_main:
@@ -81,22 +79,24 @@ def train(
             position = hand_over(position, next_phase=stage.name)
         engine, task = build(stage, checkpoint, position)
         engine.set_optimizer_step(position.optimizer_step)
-        position = train_stage(
-            stage,
-            task,
-            engine,
-            position,
-            seed=seed,
-            keeper=keeper,
-            recorder=recorder,
-            stop=stop,
-            evaluation_interval_steps=evaluation_interval_steps,
-            evaluates_first=evaluates_first and stage.index == 0,
-        )
+        with keeper:
+            position = train_stage(
+                stage,
+                task,
+                engine,
+                position,
+                seed=seed,
+                keeper=keeper,
+                recorder=recorder,
+                stop=stop,
+                evaluation_interval_steps=evaluation_interval_steps,
+                evaluates_first=evaluates_first and stage.index == 0,
+            )
         engine.close()
         del engine, task
         with together(process):
             checkpoint = Checkpoint(run_dir.checkpoint_dir(position.phase, position.step))
+            checkpoint.check_bytes(process.rank, process.world_size)
         if stop.is_agreed:
             break
     if process.world_size > 1:
@@ -112,10 +112,3 @@ def leave_stopped(process: Process, when: str) -> NoReturn:
     if process.is_main:
         print(f"stopped {when}; continue with if_exists=resume", file=sys.stderr)
     sys.exit(STOPPED_BY_SIGNAL)
-
-
-def latest_checkpoint(run_dir: RunDir, process: Process) -> Path | None:
-    """The newest checkpoint as rank 0 sees it: caches of a network file system may show other ranks an older one."""
-    with together(process):
-        found = run_dir.checkpoints() if process.is_main else []
-    return from_rank_0(process, found[-1] if found else None)

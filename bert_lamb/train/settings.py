@@ -10,6 +10,8 @@ class CheckpointSettings:
     interval_steps: int
     interval_minutes: float  # by rank 0's clock
     keep_last: int
+    keep_every: int  # steps of the phase: multiples stay for ever; 0: none
+    is_asynchronous: bool  # a thread writes while the training goes on
 
 
 @dataclass(frozen=True)

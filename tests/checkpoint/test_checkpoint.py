@@ -1,9 +1,10 @@
 """Checkpoints: complete or absent, refused when damaged, readable in any cut.
 
-Truth: the tensors that were saved. Breaks that turn this file red: checkpoint.json written first, a fragment's start
-ignored, sizes not compared.
+Truth: the tensors that were saved, the library that reads safetensors, hashlib. Breaks that turn this file red:
+checkpoint.json written first, a fragment's start ignored, sizes or hashes not compared.
 """
 
+import hashlib
 import json
 import shutil
 
@@ -12,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bert_lamb.checkpoint import writing as module
+from bert_lamb.checkpoint.meta import Damaged, read_meta, sealed
 from bert_lamb.checkpoint.position import Position, hand_over
+from bert_lamb.checkpoint.rank_file import write_rank_file
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.checkpoint.writing import save_checkpoint
 from bert_lamb.engine.protocol import Fragment
@@ -44,7 +47,7 @@ class Rank:
             yield Fragment(name, start, tensors)
 
 
-def save_two_ranks(folder):
+def save_two_ranks(folder, position=POSITION, **about):
     """Rank 1 holds the middle of a.weight, rank 0 the rest; rank 0 finishes last, as the barriers have it."""
     ranks = [
         Rank(0, 2, [("a.weight", 0, 4), ("a.weight", 11, 15), ("b.bias", 0, 4)]),
@@ -53,10 +56,10 @@ def save_two_ranks(folder):
 
     def let_rank_1_write():
         if (folder.parent / f"{folder.name}.partial").exists():
-            save_checkpoint(ranks[1], folder, position=POSITION, about={})
+            save_checkpoint(ranks[1], folder, position=position, about={})
 
     ranks[0].barrier = iter_calls(let_rank_1_write)
-    save_checkpoint(ranks[0], folder, position=POSITION, about={"total_step": 7})
+    save_checkpoint(ranks[0], folder, position=position, about={"total_step": position.step, **about})
     return folder
 
 
@@ -82,7 +85,8 @@ def test_any_range_reads_back(folder):
     assert torch.equal(whole["a.weight"], values("weight", "a.weight").view(3, 5))
 
 
-def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypatch):
+@pytest.mark.parametrize("killed_in", ["write_rank_file", "write_atomically", "flush_to_disk"])
+def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypatch, killed_in):
     """Killed before checkpoint.json, or before the rename: no checkpoint, and the next attempt succeeds."""
     folder = tmp_path / "phase1-0000007"
 
@@ -92,7 +96,7 @@ def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypat
     def die(*_):
         raise Killed
 
-    monkeypatch.setattr(module, "flush_to_disk", die)
+    monkeypatch.setattr(module, killed_in, die)
     with pytest.raises(Killed):
         save_two_ranks(folder)
     assert not folder.exists()
@@ -102,18 +106,94 @@ def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
+def test_the_library_reads_what_is_written_and_the_hashes_are_of_the_files(folder):
+    found = {}
+    for name, written in meta(folder)["files"].items():
+        content = (folder / name).read_bytes()
+        assert written == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        found |= load_file(folder / name)
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.json", *sorted(meta(folder)["files"])]
+    assert len(found) == 12
+    for key, tensor in found.items():
+        kind, name, start = key.split("/")
+        assert torch.equal(tensor, values(kind, name)[int(start) : int(start) + len(tensor)])
+
+
+@pytest.mark.parametrize("sizes", [{}, {"a": 0}, {"a": 3, "b/ü/0": 0, "c": 5}])
+def test_fragments_of_any_size_are_read_by_the_library(tmp_path, monkeypatch, sizes):
+    """In chunks that cut through an element, as a large file is written."""
+    monkeypatch.setattr("bert_lamb.checkpoint.rank_file.CHUNK_BYTES", 6)
+    content = torch.arange(float(sum(sizes.values())))
+    path = tmp_path / "one.safetensors"
+    num_bytes, sha256 = write_rank_file(path, sizes, memoryview(content.view(torch.uint8).numpy()))
+    assert (num_bytes, sha256) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0  # so that tensors are aligned where it is mapped
+    found = load_file(path)
+    assert found.keys() == sizes.keys()
+    assert all(torch.equal(found[k], part) for k, part in zip(sizes, content.split(list(sizes.values())), strict=True))
+
+
+def test_any_flipped_bit_is_noticed(folder):
+    """Of every byte of checkpoint.json and of a rank's file one bit, but for blanks of JSON that say the same."""
+    whole = read_meta(folder)
+    for name in ("checkpoint.json", "rank-00000-of-00002.safetensors"):
+        file = folder / name
+        content = file.read_bytes()
+        for at in range(len(content)):
+            damaged = bytearray(content)
+            damaged[at] ^= 1 << (at % 8)
+            file.write_bytes(damaged)
+            try:
+                Checkpoint(folder).check_bytes()
+            except Damaged:
+                continue
+            assert name == "checkpoint.json", at
+            assert read_meta(folder) == whole, at
+        file.write_bytes(content)
+
+
+def test_ranks_share_the_hashing(folder):
+    """Each reads its part and no more; together they read all."""
+    overwrite_last_byte(folder / "rank-00001-of-00002.safetensors")
+    checkpoint = Checkpoint(folder)
+    checkpoint.check_bytes(0, 2)
+    checkpoint.check_bytes(2, 3)
+    for share, num_shares in ((1, 2), (0, 1), (1, 3)):
+        with pytest.raises(Damaged, match=r"other bytes in .*rank-00001-of-00002\.safetensors than were written"):
+            checkpoint.check_bytes(share, num_shares)
+
+
+def test_a_checkpoint_of_format_2_is_read_without_hashes(folder):
+    old = {**meta(folder), "format_version": 2}
+    old["files"] = {name: written["bytes"] for name, written in old["files"].items()}
+    del old["sha256"]
+    write_meta(folder, old)
+    checkpoint = Checkpoint(folder)
+    checkpoint.check_bytes()
+    assert not checkpoint.has_hashes
+    assert torch.equal(dict(checkpoint.weights())["b.bias"], values("weight", "b.bias"))
+
+
+def overwrite_last_byte(file):
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda f: (f / "checkpoint.json").unlink(), "no readable checkpoint.json"),
         (lambda f: (f / "checkpoint.json").write_text("{"), "no readable checkpoint.json"),
-        (lambda f: edit_meta(f, format_version=3), "format version 3"),
+        (lambda f: edit_meta(f, format_version=4), "format version 4"),
         (lambda f: (f / "rank-00001-of-00002.safetensors").unlink(), "found nothing at"),
         (lambda f: truncate(f / "rank-00000-of-00002.safetensors"), "bytes at"),
         (lambda f: drop_file(f, "rank-00001-of-00002.safetensors"), "4 of 15 elements of weight of a.weight"),
         (lambda f: (f / "checkpoint.json").write_bytes(b"\xff\xfe{"), "no readable checkpoint.json"),
         (lambda f: (f / "checkpoint.json").write_text("[" * 100_000), "no readable checkpoint.json"),
-        (lambda f: (f / "checkpoint.json").write_text("[]"), "format version None"),
+        (lambda f: (f / "checkpoint.json").write_text("[]"), "not as it was written"),
+        (lambda f: write_meta(f, {n: v for n, v in meta(f).items() if n != "sha256"}), "not as it was written"),
+        (lambda f: write_meta(f, {**meta(f), "world_size": 3}), "not as it was written"),
         (
             lambda f: edit_meta(f, position=None),
             r"position='None' in .*checkpoint\.json; expected what save_checkpoint",
@@ -127,7 +207,8 @@ def test_a_save_that_dies_leaves_nothing_that_looks_complete(tmp_path, monkeypat
         (lambda f: edit_meta(f, shapes={"a.weight": "3x5"}), "shapes="),
         (lambda f: edit_meta(f, shapes={"a.weight": [3, -5]}), "shapes="),
         (lambda f: edit_meta(f, files=["rank-00000-of-00002.safetensors"]), "files="),
-        (lambda f: edit_meta(f, files={"../elsewhere.safetensors": 7}), "files="),
+        (lambda f: edit_meta(f, files={"../a.safetensors": {"bytes": 7, "sha256": None}}), "files="),
+        (lambda f: edit_meta(f, files={"a.safetensors": 7}), "files="),
         (lambda f: edit_meta(f, tensor_kinds="weight"), "tensor_kinds="),
         (lambda f: edit_meta(f, tensor_kinds=["exp_avg"]), "tensor_kinds="),
         (
@@ -169,7 +250,7 @@ def rewrite(folder, change):
     """Rank 0's file with other tensors, its size put right."""
     file = folder / "rank-00000-of-00002.safetensors"
     save_file({name: value.clone() for name, value in change(load_file(file)).items()}, file)
-    edit_meta(folder, files={**meta(folder)["files"], file.name: file.stat().st_size})
+    edit_meta(folder, files={**meta(folder)["files"], file.name: {"bytes": file.stat().st_size, "sha256": None}})
 
 
 def overwrite(file):
@@ -178,8 +259,11 @@ def overwrite(file):
 
 
 def edit_meta(folder, **changes):
-    meta = json.loads((folder / "checkpoint.json").read_text())
-    (folder / "checkpoint.json").write_text(json.dumps({**meta, **changes}))
+    write_meta(folder, sealed({**meta(folder), **changes}))
+
+
+def write_meta(folder, content):
+    (folder / "checkpoint.json").write_text(json.dumps(content))
 
 
 def truncate(path):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertForPreTraining, pipeline
 
 from bert_lamb.checkpoint.export import export
+from bert_lamb.checkpoint.meta import sealed
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.checkpoint.writing import save_checkpoint
 from bert_lamb.engine.protocol import Fragment
@@ -264,7 +265,13 @@ def last(run: Path) -> Path:
 
 
 def edit(file: Path, **changes) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps(sealed({**json.loads(file.read_text()), **changes})))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
 
 
 def with_weights(change):
@@ -315,6 +322,7 @@ def configured(**changes):
         (lambda r: edit(last(r) / "checkpoint.json", vocabulary=None), "without a sound vocabulary"),
         (lambda r: edit(last(r) / "checkpoint.json", vocabulary={"size": 11}), "without a sound vocabulary"),
         (lambda r: (last(r) / "rank-00000-of-00001.safetensors").write_bytes(b""), "0 bytes at .*rank-00000"),
+        (lambda r: flip(last(r) / "rank-00000-of-00001.safetensors"), "other bytes in .*rank-00000"),
         (with_weights(with_nan), r"encoder\.layer\.0\.output\.dense\.weight with values that are not finite"),
         (
             with_weights(lambda p: {n: v for n, v in p.items() if "pooler" not in n}),

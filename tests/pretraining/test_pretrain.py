@@ -179,12 +179,37 @@ def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
         monkeypatch.setattr(Recorder, "step", original)
     found = run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
     assert_same_bits(found, expected)
+    assert lasting(records(tmp_path / "killed")) == lasting(records(tmp_path / "whole"))
 
-    def lines(run_dir):
-        kept = [r for r in records(run_dir) if r["kind"] in ("phase_start", "step", "heldout")]
-        return [{k: v for k, v in r.items() if not k.endswith(MEASURED)} for r in kept]
 
-    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+def test_damaged_checkpoints_are_passed_over_and_made_again(shards, tmp_path, capsys):
+    """Back from the end of phase 2 into phase 1: the same bits and the same record as if nothing had happened."""
+    options = ["checkpoint.interval_steps=2", "checkpoint.keep_last=9", "logging.trust_ratio_interval_steps=1"]
+    run_here(shards, tmp_path / "whole", *options)
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    before = [path.name for path in run.checkpoints()]
+    for name in before[1:]:
+        file = run.path / "checkpoints" / name / "rank-00000-of-00001.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    (run.path / "checkpoints" / "phase2-0000001.partial").mkdir()
+    capsys.readouterr()
+    found = run_here(shards, run.path, *options, "if_exists=resume")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("resume")]
+    assert len(lines) == 4
+    assert lines[-1] == "resume   the run continues after phase1 step 2"
+    assert before == ["phase1-0000002", "phase1-0000004", "phase2-0000002", "phase2-0000003"]
+    assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == before
+    assert_same_bits(found, Checkpoint(RunDir(tmp_path / "whole").checkpoint("latest")))
+    assert lasting(records(run.path)) == lasting(records(tmp_path / "whole"))
+
+
+def lasting(lines):
+    """What does not differ from run to run."""
+    kept = [line for line in lines if line["kind"] not in ("resume", "phase_end")]
+    return [{k: v for k, v in line.items() if not k.endswith(MEASURED)} for line in kept]
 
 
 def kill_all_ranks(launcher):

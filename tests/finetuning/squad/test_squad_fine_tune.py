@@ -89,7 +89,7 @@ def train(tmp_path):
                 engine,
                 Position("fine_tuning", 0, 0),
                 seed=seed,
-                keeper=Keeper(run_dir, CheckpointSettings(0, 0, 1), about={}),
+                keeper=Keeper(run_dir, CPU, CheckpointSettings(0, 0, 1, 0, True), about={}),
                 recorder=recorder,
                 stop=StopFlag(),
                 evaluation_interval_steps=0,
