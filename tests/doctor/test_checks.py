@@ -11,6 +11,7 @@ import shutil
 import pytest
 import torch
 
+from bert_lamb.cli import main as cli
 from bert_lamb.cli.compose import compose
 from bert_lamb.doctor import machine, network, storage, training
 from bert_lamb.doctor.command import CHECKS, examination_of, process_of
@@ -418,3 +419,21 @@ def test_an_exception_is_the_failure_of_its_check_alone(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "failed   collecting  ZeroDivisionError: a defect"
     assert lines[-1] == "1 ok, 0 warning, 4 failed, 0 skipped"
+
+
+def test_the_command_line_says_ok_failed_or_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["doctor", "runtime=single", "step=false", "output=found.json"]) == 0
+    content = json.loads((tmp_path / "found.json").read_text())
+    assert [row["name"] for row in content["checks"]] == [check.name for check in CHECKS]
+    assert content["verdict"] == "ok"
+    assert len(capsys.readouterr().out.splitlines()) > len(CHECKS)
+    words = ["recipe=continue", "shards=/nowhere", "step=false", "runtime=cpu", "output=found.json"]
+    assert cli.main(["doctor", *words]) == 1
+    failed = [
+        row["name"] for row in json.loads((tmp_path / "found.json").read_text())["checks"] if row["verdict"] == "failed"
+    ]
+    assert failed == ["shards"]
+    assert cli.main(["doctor", "output=none/found.json"]) == 2
+    assert "found output=none/found.json, whose folder is not there" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
