@@ -41,12 +41,13 @@ def doctor(config: DoctorConfig) -> bool:
     """Print the findings on rank 0; returns whether a check failed, on every rank. Raises UserError."""
     process, why_no_device = process_of(config)
     output = Path(config.output) if config.output is not None else None
-    if output is not None and not output.absolute().parent.is_dir():
+    ranks = meet(process, timeout_seconds=config.timeout_seconds)
+    examination = examination_of(config, process, ranks, why_no_device)
+    # Rank 0's folder: others may not have it, and nobody goes on alone.
+    if output is not None and not ranks.gather("output", output.absolute().parent.is_dir())[0]:
         raise UserError(
             found=f"output={output}, whose folder is not there", expected="a file in a folder", fix="set output"
         ).reported_by("rank 0")
-    ranks = meet(process, timeout_seconds=config.timeout_seconds)
-    examination = examination_of(config, process, ranks, why_no_device)
     report = Report([check.name for check in CHECKS], examination.hosts, is_shown=process.is_main, file=output)
     examine(CHECKS, examination, report)
     report.finish()

@@ -11,6 +11,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+
 from bert_lamb.doctor.finding import failed, name_ranks
 from bert_lamb.doctor.ranks import Ranks
 from bert_lamb.doctor.report import Report
@@ -53,14 +55,17 @@ class Watch:
 
     def _watch(self) -> None:
         until = time.monotonic() + self.ranks.timeout_seconds
-        while not self.is_over.wait(POLL_SECONDS):
-            if self.store.check([f"{self.name}/failed"]):
-                if not self.is_over.wait(GRACE_SECONDS):
-                    self._end(self.store.get(f"{self.name}/failed").decode())
-                return
-            if time.monotonic() > until:
-                self._end(self._unanswered())
-                return
+        try:
+            while not self.is_over.wait(POLL_SECONDS):
+                if self.store.check([f"{self.name}/failed"]):
+                    if not self.is_over.wait(GRACE_SECONDS):
+                        self._end(self.store.get(f"{self.name}/failed").decode())
+                    return
+                if time.monotonic() > until:
+                    self._end(self._unanswered())
+                    return
+        except torch.distributed.DistError:  # who serves the store has left
+            os._exit(1)
 
     def _unanswered(self) -> str:
         every = range(self.ranks.world_size)
@@ -69,17 +74,22 @@ class Watch:
         return f"no answer in {self.ranks.timeout_seconds:g} s; still inside: {who}"
 
     def _end(self, found: str) -> None:
+        """Leave, whatever the main thread waits for; rank 0 when the report is complete, the others after it."""
         ended = f"{self.name}/ended"
-        if self.ranks.rank == 0:
-            fix = "fix that rank's error; or see that the link between these machines is up and no firewall is between"
-            self.report.add_last(self.name, failed(found, fix=fix))
-            self.report.finish()
-            self.store.set(ended, "")
-            time.sleep(GRACE_SECONDS / 2)  # the others leave before the store does
-        else:
-            until = time.monotonic() + 5 * GRACE_SECONDS
-            while not self.store.check([ended]) and time.monotonic() < until:
-                time.sleep(POLL_SECONDS)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(1)
+        try:
+            if self.ranks.rank == 0:
+                fix = "fix that rank's error; or see that the link between these machines is up, without a firewall"
+                self.report.add_last(self.name, failed(found, fix=fix))
+                self.report.finish()
+                self.store.set(ended, "")
+                time.sleep(GRACE_SECONDS / 2)  # the others leave before the store does
+            else:
+                until = time.monotonic() + 5 * GRACE_SECONDS
+                while not self.store.check([ended]) and time.monotonic() < until:
+                    time.sleep(POLL_SECONDS)
+        except Exception as error:  # such as a disk without room for the json
+            print(f"bert-lamb doctor: {type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(1)

@@ -5,6 +5,7 @@ Breaks that turn this file red are in mutations.txt.
 
 import json
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from bert_lamb.doctor.examination import Check, examine
 from bert_lamb.doctor.finding import ok
 from bert_lamb.doctor.ranks import MissingRanksError, Ranks
 from bert_lamb.doctor.report import Report
+from bert_lamb.doctor.watch import Watch
 from tests.doctor.test_checks import examined
 from tests.launch import run_ranks
 
@@ -94,6 +96,18 @@ def test_a_fault_of_one_rank_is_named_and_ends_no_other_check(monkeypatch, tmp_p
         assert both[0][2] == ("ok", "[5, 5]")
         assert both[0][3] == both[0][0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_without_an_answer_ends_with_the_ranks_that_are_missing(monkeypatch):
+    left = threading.Event()
+    monkeypatch.setattr("bert_lamb.doctor.watch.os._exit", lambda status: left.set())
+    (store,) = stores(1)
+    report = Report(["joint", "later"], ["h1", "h2"], is_shown=False)
+    with Watch("joint", Ranks(0, 2, 0.2, store), report) as watch:
+        watch.back()
+        assert left.wait(60)
+    assert [row["verdict"] for row in report.rows] == ["failed", "skipped"]
+    assert report.rows[0]["found"] == "no answer in 0.2 s; still inside: rank 1 (h2)"
 
 
 @pytest.fixture(scope="module")
