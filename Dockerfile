@@ -2,6 +2,7 @@
 #   docker build -t bert-lamb .
 #   docker run --gpus all --ipc host -v /data:/data bert-lamb \
 #       torchrun --standalone --nproc-per-node 8 --no-python bert-lamb pretrain recipe=lamb_32k shards=/data/shards run_dir=/data/run
+# With Apptainer: apptainer build bert-lamb.sif docker-daemon://bert-lamb:latest (scripts/README.md).
 # This file has not been built where the project is developed: there is neither a Docker engine nor a GPU. The steps
 # inside it (pip install with the constraints, the console script from a wheel outside the checkout) are tested there.
 FROM python:3.11-slim-bookworm

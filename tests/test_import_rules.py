@@ -78,12 +78,19 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/finetuning/glue/metrics.py": ({"sklearn", "scipy"}, set()),
     "bert_lamb/finetuning/running.py": ({"yaml"}, RUNNING),
     "bert_lamb/finetuning": ({"torch", "transformers", "tokenizers", "numpy", "safetensors", "regex"}, RUNNING),
+    "bert_lamb/doctor/finding.py": (set(), set()),
+    "bert_lamb/doctor/report.py": (set(), {"bert_lamb.outputs"}),
+    "bert_lamb/doctor/command.py": (
+        {"torch"},
+        RUNNING | {"bert_lamb.data", "bert_lamb.shards", "bert_lamb.pretraining", "bert_lamb.config"},
+    ),
+    "bert_lamb/doctor": ({"torch"}, RUNNING | {"bert_lamb.data", "bert_lamb.shards", "bert_lamb.pretraining"}),
     "bert_lamb/report": ({"matplotlib", "jinja2", "markupsafe", "numpy"}, {"bert_lamb.outputs"}),
     "bert_lamb/cli/commands.py": (
         {"torch"},
         {
             f"bert_lamb.{room}"
-            for room in ("config", "outputs", "shards", "pretraining", "checkpoint", "finetuning", "report")
+            for room in ("config", "outputs", "shards", "pretraining", "checkpoint", "finetuning", "report", "doctor")
         }
         | {"data_prep"},
     ),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert_lamb.config.corpus import CorpusConfig, DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig
+from bert_lamb.config.doctor import DoctorConfig
 from bert_lamb.config.evaluate import EvaluateConfig
 from bert_lamb.config.glue import GlueConfig
 from bert_lamb.config.model_import import ImportConfig
@@ -118,6 +119,16 @@ def run_pretrain(config: PretrainConfig) -> int:
 
     pretrain(config)
     return 0
+
+
+def run_doctor(config: DoctorConfig) -> int:
+    import torch
+
+    if config.runtime.device == "cpu" or not torch.cuda.is_available():
+        _keep_deepspeed_on_cpu()
+    from bert_lamb.doctor.command import doctor
+
+    return 1 if doctor(config) else 0
 
 
 def _settle_device(runtime: RuntimeConfig) -> None:
@@ -269,6 +280,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "verify": run_verify,
     "inspect": run_inspect,
     "pretrain": run_pretrain,
+    "doctor": run_doctor,
     "evaluate": run_evaluate,
     "export": run_export,
     "push": run_push,

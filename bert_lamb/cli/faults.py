@@ -19,7 +19,7 @@ from bert_lamb.errors import UserError
 EXIT_USER_ERROR = 2
 EXIT_CHECK_FAILED = 1
 EXIT_DEFECT = 1
-ON_RANKS = ("pretrain", "squad", "glue")  # that several ranks may run together, which signals stop between steps
+ON_RANKS = ("pretrain", "squad", "glue", "doctor")  # that several ranks may run together
 
 
 def fail(command: str, error: Exception) -> int:

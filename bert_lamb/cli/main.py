@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 from bert_lamb import __version__
 from bert_lamb.cli import faults
-from bert_lamb.cli.faults import EXIT_USER_ERROR, ON_RANKS
+from bert_lamb.cli.faults import EXIT_USER_ERROR
 from bert_lamb.cli.streams import patient_streams
 from bert_lamb.errors import UserError
 from bert_lamb.train.stop import stop_on_signals
@@ -25,6 +25,7 @@ SUMMARIES = {
     "verify": "check every hash, count and invariant of prepared shards",
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
+    "doctor": "a machine, or a cluster under a launcher, examined before a run; takes the words of pretrain",
     "evaluate": "masked-LM loss and accuracy of any BERT on any shards",
     "export": "a checkpoint -> a folder that transformers loads",
     "push": "a model folder -> the Hugging Face hub (dry_run=true: what would be sent)",
@@ -35,8 +36,10 @@ SUMMARIES = {
     "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
 }
+STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue")  # upon a signal, with a checkpoint
 # Words of calls whose result is what they print; the others leave files, and print what they did.
 PRINT_THEIR_RESULT = {
+    "doctor",
     "inspect",
     "verify",
     "score",
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Signals are heard before anything heavy is imported: one that comes early must not end a run that can be resumed.
     with (
         patient_streams() as output,
-        stop_on_signals() if arguments[:1] and arguments[0] in ON_RANKS else nullcontext(),
+        stop_on_signals() if arguments[:1] and arguments[0] in STOP_BETWEEN_STEPS else nullcontext(),
     ):
         try:
             status = _main(arguments)

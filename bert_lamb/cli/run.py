@@ -11,7 +11,7 @@ def run(command: str, config: Any) -> int:
     """The command's exit status."""
     from bert_lamb.cli.commands import COMMANDS, OUTPUTS
 
-    output = next((Path(getattr(config, name)) for name in OUTPUTS if hasattr(config, name)), None)
+    output = next((Path(path) for name in OUTPUTS if (path := getattr(config, name, None)) is not None), None)
     again = "call it again" + (" with if_exists=resume" if hasattr(config, "if_exists") else "")
     try:
         return COMMANDS[command](config)

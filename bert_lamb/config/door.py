@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bert_lamb.config import squad
 from bert_lamb.config.checks import Complaints
 from bert_lamb.config.corpus import DemoDataConfig, MergeConfig, PrepareConfig, VocabConfig, check_corpus, check_prepare
+from bert_lamb.config.doctor import MAY_BE_MISSING, DoctorConfig, check_doctor
 from bert_lamb.config.evaluate import EvaluateConfig, check_evaluate
 from bert_lamb.config.finite import not_finite
 from bert_lamb.config.glue import GlueConfig, check_glue
@@ -34,6 +35,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "inspect": InspectConfig,
     "demo-data": DemoDataConfig,
     "pretrain": PretrainConfig,
+    "doctor": DoctorConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "push": PushConfig,
@@ -87,6 +89,9 @@ def to_typed(command: str, node: DictConfig) -> Any:
     unknown = list(_unknown_keys(node, SCHEMAS[command]))
     if unknown:
         raise UserErrors(unknown)
+    for name in MAY_BE_MISSING if command == "doctor" else ():
+        if OmegaConf.is_missing(node, name):
+            node[name] = None
     missing = _missing_keys(OmegaConf.to_container(node, resolve=False))
     if missing:
         raise UserErrors(
@@ -145,6 +150,7 @@ CHECKS: dict[str, Any] = {
     "inspect": check_inspect,
     "demo-data": no_checks,
     "pretrain": check_pretrain,
+    "doctor": check_doctor,
     "evaluate": check_evaluate,
     "export": no_checks,
     "push": no_checks,

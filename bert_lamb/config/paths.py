@@ -16,7 +16,7 @@ from bert_lamb.errors import UserError
 NEVER_EMPTY = (
     *("output_dir", "output_file", "run_dir", "shards_dir", "model_dir", "train_file", "eval_file", "vocabulary.file"),
     *("data", "predictions", "na_prob", "initial_weights", "context", "data_dir", "files.*"),
-    *("shards", "phases.*.shards", "scores.*", "source", "config", "vocab"),
+    *("shards", "phases.*.shards", "scores.*", "source", "config", "vocab", "output"),
 )
 PATHS = (*NEVER_EMPTY, "sources.*.path", "sources.*.dataset", "dataset")  # of a dataset: its name, or a folder
 

@@ -139,8 +139,15 @@ class PretrainConfig(RunConfig):
 
 def check_pretrain(config: PretrainConfig) -> Complaints:
     complaints = Complaints()
-    complaints.extend(check_model(config.model))
     complaints.unless(bool(config.phases), "phases", "{}", "at least one phase (choose a recipe)")
+    complaints.extend(check_training(config))
+    return complaints
+
+
+def check_training(config: PretrainConfig) -> Complaints:
+    """Everything but that there is something to train."""
+    complaints = Complaints()
+    complaints.extend(check_model(config.model))
     check_names(complaints, "phases", config.phases)
     for name, phase in config.phases.items():
         complaints.extend(check_phase(name, phase, config.model))

@@ -195,7 +195,7 @@ def test_every_field_that_is_a_path_is_known_as_one():
     keys = {".".join(key) for schema in door.SCHEMAS.values() for key in _text_keys(schema)}
     named = {key for key in keys if any(part in key for part in ("path", "dir", "file", "shards", "scores", "dataset"))}
     no_paths = {"sources.*.dataset_config", "sources.*.dataset_split", "dataset_name"}
-    otherwise = {"data", "predictions", "na_prob", "initial_weights", "context", "source", "config", "vocab"}
+    otherwise = {"data", "predictions", "na_prob", "initial_weights", "context", "source", "config", "vocab", "output"}
     assert otherwise <= keys
     assert (named - no_paths) | otherwise == set(PATHS)
 

@@ -1,0 +1,1 @@
+"""A machine, or a cluster under any launcher, examined before hours are spent on it."""
