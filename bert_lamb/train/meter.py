@@ -16,7 +16,7 @@ import torch
 from bert_lamb.engine.launch import Process
 from bert_lamb.outputs.metrics import PARTS, PAUSES
 from bert_lamb.train.clock import clock_of
-from bert_lamb.train.peak import measured_peak_tflops
+from bert_lamb.train.peak import measure_peak_tflops, measured_peak_tflops
 from bert_lamb.train.settings import MeterSettings
 from bert_lamb.train.task import Counts, Stage
 
@@ -109,13 +109,22 @@ class Meter:
             "positions_per_second": num_positions / seconds,
             "fill": self._num_tokens / num_positions,
             "model_tflops": model_tflops,
-            "mfu": model_tflops / self.peak_tflops,
+            **self._utilization(model_tflops),
             **shares,
             **self._memory(),
             **compiled_graphs(),
         }
         self._forget()
         return fields
+
+    def _utilization(self, model_tflops: float) -> dict[str, float]:
+        """Nothing where a step is faster than the peak, which was measured while the machine had other work."""
+        if self.settings.peak_tflops is None and model_tflops > self.peak_tflops:
+            again = measure_peak_tflops(self.device, self.settings.precision)
+            self.peak_tflops = max(self.peak_tflops, again)
+            if model_tflops > self.peak_tflops:
+                return {}
+        return {"mfu": model_tflops / self.peak_tflops}
 
     def _memory(self) -> dict[str, int]:
         if self.device.type == "cuda":

@@ -8,14 +8,19 @@ from torch import Tensor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INNER, COLUMNS = 1024, {"cuda": 4096, "cpu": 1024}  # of BERT-Large's widest layer, or of its narrower ones
-MIN_ROWS, MAX_ROWS = 16, {"cuda": 8192, "cpu": 1024}  # doubled until a product takes ENOUGH_SECONDS
-ENOUGH_SECONDS, MAX_SECONDS, MAX_SAMPLES = 0.01, 0.1, 5
+MIN_ROWS, MAX_ROWS = 16, {"cuda": 8192, "cpu": 1024}
+MAX_SECONDS, SAMPLES = 0.15, 3  # in all, but for the first size; of each size
 PRODUCTS_PER_SAMPLE = {"cuda": 20, "cpu": 1}
 
 
 @functools.cache
 def measured_peak_tflops(device: torch.device, precision: str) -> float:
-    """The fastest of a few samples, in TFLOP/s; takes a fraction of a second, once in a process.
+    """`measure_peak_tflops`, once in a process."""
+    return measure_peak_tflops(device, precision)
+
+
+def measure_peak_tflops(device: torch.device, precision: str) -> float:
+    """The fastest of a few samples of each of several sizes, in TFLOP/s; takes a fraction of a second.
 
     It is what a product of such a size reaches in practice, less than the figure of a data sheet. On a GPU fp32 has
     TF32 or not, as torch is set.
@@ -31,12 +36,20 @@ def _measure(device: torch.device, dtype: torch.dtype) -> float:
     left = torch.randn((MAX_ROWS[device.type], INNER), generator=random, device=device).to(dtype)
     right = torch.randn((INNER, COLUMNS[device.type]), generator=random, device=device).to(dtype)
     num_products, rows = PRODUCTS_PER_SAMPLE[device.type], MIN_ROWS
-    while _seconds(left[:rows], right, num_products) < ENOUGH_SECONDS and rows < len(left):
+    fastest, spent = 0.0, 0.0  # FLOP/s, seconds
+    # A machine with other work stops a sample now and then; what such a sample says ends nothing.
+    while rows <= len(left) and (
+        rows == MIN_ROWS or spent + SAMPLES * _flops(left[:rows], right, num_products) / fastest < MAX_SECONDS
+    ):
+        for _ in range(SAMPLES):
+            seconds = _seconds(left[:rows], right, num_products)
+            fastest, spent = max(fastest, _flops(left[:rows], right, num_products) / seconds), spent + seconds
         rows *= 2
-    seconds: list[float] = []
-    while len(seconds) < MAX_SAMPLES and sum(seconds) < MAX_SECONDS:
-        seconds.append(_seconds(left[:rows], right, num_products))
-    return 2 * rows * right.numel() * num_products / min(seconds)
+    return fastest
+
+
+def _flops(left: Tensor, right: Tensor, num_products: int) -> float:
+    return 2.0 * left.shape[0] * right.numel() * num_products
 
 
 def _seconds(left: Tensor, right: Tensor, num_products: int) -> float:

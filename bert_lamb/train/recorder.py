@@ -129,7 +129,8 @@ class Recorder:
         norms = engine.norms() if result.is_applied else []
         if is_due(step, self.logging.interval_steps):
             measured = self.meter.read()
-            self.speed = f", {measured['tokens_per_second']:,.0f} tokens/s, {measured['mfu']:.0%} of peak"
+            of_peak = f", {measured['mfu']:.0%} of peak" if "mfu" in measured else ""
+            self.speed = f", {measured['tokens_per_second']:,.0f} tokens/s{of_peak}"
             self.write(
                 stage,
                 step,

@@ -162,6 +162,42 @@ def test_the_peak_is_that_of_a_product(monkeypatch):
     measured_peak_tflops.cache_clear()
 
 
+def test_a_sample_that_the_machine_interrupted_does_not_lower_the_peak(monkeypatch):
+    """The first product, and every fourth, takes a tenth of a second more; small ones do not reach 30 GFLOP/s."""
+    clock, done = TurnedClock(), []
+
+    def product(left, right):
+        done.append(left.shape[0])
+        clock.now += 2 * left.shape[0] * right.numel() / (30e9 * min(1, left.shape[0] / 256))
+        clock.now += 0.1 * (len(done) % 4 == 1)
+        return torch.empty(0)
+
+    monkeypatch.setattr(peak_module, "time", clock)
+    monkeypatch.setattr(peak_module, "MAX_SECONDS", 2.0)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
+    measured_peak_tflops.cache_clear()
+    assert measured_peak_tflops(CPU, "fp32") == pytest.approx(0.03)
+    assert max(done) >= 256
+    measured_peak_tflops.cache_clear()
+
+
+def test_a_step_faster_than_the_measured_peak_says_no_utilization(turned, monkeypatch):
+    """The peak of a machine that had other work is measured again, and what is still above it is not told."""
+    meter, clock = turned()
+    monkeypatch.setattr(meter, "settings", MeterSettings("fp32", None, 0))
+    peaks = iter([0.25, 0.5])
+    monkeypatch.setattr(meter_module, "measured_peak_tflops", lambda device, precision: 0.125)
+    monkeypatch.setattr(meter_module, "measure_peak_tflops", lambda device, precision: next(peaks))
+    meter.start(STAGE)
+    told = []
+    for flops in (0.1, 0.375, 0.375, 0.375):  # times 2e12, in a second on two devices
+        spend(meter, clock, forward_backward=1)
+        meter.enter("logging")
+        meter.count(Counts(8, 96), flops=int(flops * 2e12))
+        told.append(meter.read().get("mfu"))
+    assert told == [pytest.approx(0.8), None, pytest.approx(0.75), pytest.approx(0.75)]
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return make_shards(tmp_path_factory.mktemp("shards") / "s")
