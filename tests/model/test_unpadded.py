@@ -164,7 +164,7 @@ def dynamo():
     torch._dynamo.utils.counters.clear()
 
 
-@pytest.mark.parametrize("what", ["layers", "model"])
+@pytest.mark.parametrize("what", ["layers", pytest.param("model", marks=pytest.mark.slow)])
 def test_compiled_equals_eager_without_compiling_again(dynamo, monkeypatch, what):
     """Dynamo's graphs, run by PyTorch's own kernels: no new one for other lengths, the same losses and gradients.
 

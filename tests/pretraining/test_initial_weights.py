@@ -271,6 +271,7 @@ def test_evaluate_refuses_in_a_line(folder, shards, capsys, words, message):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow  # a launch of two ranks in ZeRO 3; ranks and stages have their own tests
 def test_ranks_start_from_the_same_weights(folder, shards, continued, tmp_path):
     """Two ranks in ZeRO stage 3: the held-out lines and losses of one process."""
     words = [*SMALL, f"initial_weights={folder}", f"shards={shards}", f"run_dir={tmp_path / 'run'}"]
