@@ -115,7 +115,7 @@ def launched(tmp_path_factory):
     """Two examinations under torchrun: one sound, one in whose step rank 1 fails while rank 0 waits for it."""
     folder = tmp_path_factory.mktemp("doctor")
     worker = str(Path(__file__).with_name("doctor_worker.py"))
-    return folder, run_ranks(2, worker, str(folder), timeout=180)
+    return folder, run_ranks(2, worker, str(folder))
 
 
 def test_two_ranks_are_examined_and_rank_0_prints(launched):
