@@ -1,9 +1,10 @@
 """Checks of where the run will write: room, speed, and that all ranks see one file system. Nothing is left behind."""
 
+import math
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ def checkpoint_bytes(num_parameters: int, optimizer: str) -> int:
     return num_parameters * 4 * (1 + MOMENTS[optimizer])
 
 
-def checkpoints_at_once(num_phases: int, settings: CheckpointSettings) -> int:
+def checkpoints_at_once(steps_of_phases: Sequence[int], settings: CheckpointSettings) -> int:
     """In the run's folder at most: those kept of each phase (RunDir.remove_old_checkpoints), and the new one."""
     by_steps = settings.keep_last if settings.interval_steps else 1
     by_clock = 1 if settings.interval_minutes else 0
-    return num_phases * (by_steps + by_clock) + 1
+    kept = 0
+    if settings.keep_every:  # the clock may strike at any multiple
+        multiple = settings.keep_every if by_clock else math.lcm(settings.keep_every, settings.interval_steps)
+        kept = sum(num_steps // multiple for num_steps in steps_of_phases) if multiple else 0
+    return len(steps_of_phases) * (by_steps + by_clock) + kept + 1
 
 
 def collect_run_dir(examination: Examination) -> dict[str, Any] | None:
@@ -100,7 +105,7 @@ def judge_run_dir(examination: Examination, by_rank: list[dict[str, Any] | None]
     assert facts is not None
     settings, recipe = examination.checkpoint, examination.recipe
     one = checkpoint_bytes(examination.num_parameters, recipe.optimizer.name)
-    count = checkpoints_at_once(max(1, len(recipe.phases)), settings)
+    count = checkpoints_at_once([phase.total_steps for phase in recipe.phases.values()] or [0], settings)
     room, speed = facts["free"] + facts["held"], WRITTEN_BYTES / max(facts["seconds"], 1e-9)
     said = (
         f"{room / 1e9:,.2f} GB of room at {facts['folder']} for {count} checkpoints of {one / 1e9:,.2f} GB at once;"
@@ -108,7 +113,10 @@ def judge_run_dir(examination: Examination, by_rank: list[dict[str, Any] | None]
         " ranks write together faster"
     )
     if room < one * count:
-        return failed(said, fix="make room, or set run_dir, checkpoint.keep_last or checkpoint.interval_minutes=0")
+        return failed(
+            said,
+            fix="make room, or set run_dir, or keep less: checkpoint.keep_last, keep_every, interval_minutes=0",
+        )
     share = one / speed / (60 * settings.interval_minutes) if settings.interval_minutes else 0.0
     if share > 0.05:
         return warning(

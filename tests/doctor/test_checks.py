@@ -21,6 +21,7 @@ from bert_lamb.doctor.ranks import Ranks
 from bert_lamb.doctor.report import Report
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.run_dir import RunDir
+from bert_lamb.train.settings import CheckpointSettings
 from tests.pretraining.test_pretrain import SMALL
 from tests.synthetic import make_shards
 
@@ -255,7 +256,7 @@ def test_a_full_disk_fails_before_the_run_does(tmp_path, monkeypatch):
     assert storage.judge_run_dir(examination, [facts]).verdict is OK
     needed = storage.checkpoint_bytes(examination.num_parameters, "lamb") * 5
     settings = examination.checkpoint
-    assert storage.checkpoints_at_once(2, settings) == 5
+    assert storage.checkpoints_at_once([60, 60], settings) == 5
     full = storage.judge_run_dir(examination, [{**facts, "free": needed - 1, "held": 0}])
     assert full.verdict is FAILED
     assert storage.judge_run_dir(examination, [{**facts, "free": needed - 100, "held": 100}]).verdict is OK, "a resume"
@@ -300,10 +301,11 @@ def test_a_checkpoint_is_as_large_as_it_is_reckoned(tmp_path):
         assert expected <= file.stat().st_size < 1.1 * expected + 20_000  # the header, names and offsets as text
 
 
-@pytest.mark.parametrize(("interval_steps", "interval_minutes"), [(1, 0), (0, 10), (1, 10)])
-def test_no_more_checkpoints_are_kept_than_reckoned(tmp_path, interval_steps, interval_minutes):
+@pytest.mark.parametrize("keep_every", [0, 20])
+@pytest.mark.parametrize(("interval_steps", "interval_minutes"), [(10, 0), (0, 10), (10, 10)])
+def test_no_more_checkpoints_are_kept_than_reckoned(tmp_path, interval_steps, interval_minutes, keep_every):
     """Two phases of six steps, a save after each, by steps and by the clock in turn, as the run's folder keeps them."""
-    settings = type(examined().checkpoint)(interval_steps, interval_minutes, keep_last=2)
+    settings = CheckpointSettings(interval_steps, interval_minutes, 2, keep_every, is_asynchronous=True)
     run_dir, most = RunDir(tmp_path), 0
     for phase in (1, 2):
         for step in range(1, 7):
@@ -315,8 +317,9 @@ def test_no_more_checkpoints_are_kept_than_reckoned(tmp_path, interval_steps, in
                 total = 100 * phase + 10 * step + is_by_clock
                 (folder / "checkpoint.json").write_text(json.dumps({"total_step": total, "is_by_clock": is_by_clock}))
                 most = max(most, len(run_dir.checkpoints()))
-                run_dir.remove_old_checkpoints(f"phase{phase}", keep_last=2)
-    assert most <= storage.checkpoints_at_once(2, settings) <= most + 1
+                run_dir.remove_old_checkpoints(f"phase{phase}", keep_last=2, keep_every=keep_every)
+    too_many = 1 + (6 if keep_every else 0)  # kept for ever, and among the last; multiples that the clock did not meet
+    assert most <= storage.checkpoints_at_once([60, 60], settings) <= most + too_many
 
 
 def test_nothing_of_run_dir_is_changed(tmp_path):
