@@ -26,7 +26,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/__main__.py": (set(), {"bert_lamb.cli"}),
     "bert_lamb/errors.py": (set(), set()),
     "bert_lamb/progress.py": ({"tqdm"}, set()),
-    "bert_lamb/outputs/model_card.py": ({"jinja2"}, {"bert_lamb"}),
+    "bert_lamb/outputs/templates.py": ({"jinja2"}, set()),
     "bert_lamb/outputs": (set(), {"bert_lamb"}),
     "bert_lamb/sampling": ({"numpy"}, set()),
     "bert_lamb/shards": ({"numpy", "pyarrow"}, {"bert_lamb.outputs"}),
@@ -65,7 +65,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "bert_lamb/pretraining": ({"torch"}, RUNNING | {"bert_lamb.data", "bert_lamb.shards"}),
     "bert_lamb/finetuning/squad/scoring.py": (set(), set()),
-    "bert_lamb/finetuning/squad/answers_page.py": ({"jinja2"}, {"bert_lamb.outputs"}),
+    "bert_lamb/finetuning/squad/answers_page.py": (set(), {"bert_lamb.outputs"}),
     "bert_lamb/finetuning/squad/examples.py": (set(), {"bert_lamb.checkpoint.folder.files"}),
     "bert_lamb/finetuning/squad/score_command.py": (set(), {"bert_lamb.checkpoint.folder.files"}),
     "bert_lamb/finetuning/squad/command.py": (
@@ -85,7 +85,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         RUNNING | {"bert_lamb.data", "bert_lamb.shards", "bert_lamb.pretraining", "bert_lamb.config"},
     ),
     "bert_lamb/doctor": ({"torch"}, RUNNING | {"bert_lamb.data", "bert_lamb.shards", "bert_lamb.pretraining"}),
-    "bert_lamb/report": ({"matplotlib", "jinja2", "markupsafe", "numpy"}, {"bert_lamb.outputs"}),
+    "bert_lamb/report": ({"matplotlib", "markupsafe", "numpy"}, {"bert_lamb.outputs"}),
     "bert_lamb/cli/commands.py": (
         {"torch"},
         {
@@ -108,7 +108,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"numpy"},
         CONTRACT | {f"data_prep.{room}" for room in ("documents", "pool", "settings", "workspace")},
     ),
-    "data_prep/card": ({"numpy", "yaml", "matplotlib", "jinja2"}, CONTRACT),
+    "data_prep/card": ({"numpy", "yaml", "matplotlib"}, CONTRACT),
     "data_prep/demo": (set(), CONTRACT),
     "data_prep/settings.py": (set(), {"data_prep.sources"}),
     "data_prep/plan.py": (set(), {"data_prep.sources"}),
@@ -130,7 +130,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 LAZY = {"deepspeed", "triton", "wandb", "datasets", "datasketch", "sklearn", "scipy"}  # imported inside functions only
-LAZY_IN_ROOM = {"data_prep/card": {"matplotlib", "jinja2"}}  # workers of the pool may import it, and write no card
+LAZY_IN_ROOM = {"data_prep/card": {"matplotlib"}}  # workers of the pool may import it, and write no card
 KERNELS = "_kernels.py"  # Triton reads kernels at the top of a file; the file is imported inside a function
 
 

@@ -9,12 +9,13 @@ from transformers import BertConfig
 
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.metrics import error_in
 from bert_lamb.outputs.model_card import render_card
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE
 from bert_lamb.shards.manifest import Manifest, read_manifest
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-LAST_OF_HELDOUT = ("mlm_loss", "mlm_accuracy", "nsp_accuracy", "unigram_cross_entropy", "num_instances")
+OF_PHASE = ("max_seq_length", "global_batch_size", "total_steps", "peak_lr", "warmup_proportion")
 
 
 def export_card(source: Checkpoint, config: BertConfig, run_dir: Path) -> str:
@@ -35,16 +36,19 @@ def export_card(source: Checkpoint, config: BertConfig, run_dir: Path) -> str:
     )
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def _phases(settings: dict[str, Any], last: str) -> list[dict[str, Any]]:
     """The phases up to the checkpoint's, with their names; none where the configuration does not tell all of it."""
-    wanted = {"max_seq_length", "global_batch_size", "total_steps", "peak_lr", "warmup_proportion"}
     phases = [{"name": name, **_mapping(phase)} for name, phase in _mapping(settings.get("phases")).items() if phase]
     names = [phase["name"] for phase in phases]
-    if last not in names or any(not wanted <= phase.keys() for phase in phases):
+    if last not in names or not all(_is_number(phase.get(name)) for phase in phases for name in OF_PHASE):
         return []
     return phases[: names.index(last) + 1]
 
@@ -72,6 +76,6 @@ def _heldout(file: Path, source: Checkpoint) -> dict[str, Any] | None:
         except ValueError:
             continue
         is_of_phase = record.get("kind") == "heldout" and record.get("phase") == source.position.phase
-        if is_of_phase and record.get("step", source.position.step + 1) <= source.position.step:
-            found = {name: record.get(name) for name in LAST_OF_HELDOUT} | {"step": record["step"]}
-    return found if found is not None and isinstance(found["mlm_loss"], float) else None
+        if is_of_phase and not error_in("heldout", record) and _is_number(record.get("step")):
+            found = record if record["step"] <= source.position.step else found
+    return found

@@ -38,7 +38,7 @@ def push(
     if is_dry_run:
         print(f"would send {whole} ({'private' if is_private else 'public'} if it is made now)")
         return
-    address = _send(api, folder, files, repo, is_private=is_private, message=message)
+    address = _send(api, folder, repo, is_private=is_private, message=message)
     print(f"sent {whole}\n{address}")
 
 
@@ -70,14 +70,13 @@ def files_of(folder: Path) -> list[Path]:
     return files
 
 
-def _send(api: HfApi, folder: Path, files: list[Path], repo: str, *, is_private: bool, message: str | None) -> str:
+def _send(api: HfApi, folder: Path, repo: str, *, is_private: bool, message: str | None) -> str:
     """The address of the commit."""
     try:
         api.create_repo(repo, private=is_private, exist_ok=True)
         commit: Any = api.upload_folder(
             repo_id=repo,
             folder_path=folder,
-            allow_patterns=[file.name for file in files],
             commit_message=message or f"{folder.resolve().name}, by bert-lamb push",
         )
     except Exception as error:  # among them those of the client's HTTP library, which is another with every year

@@ -4,23 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from bert_lamb import __version__
+from bert_lamb.outputs.templates import render
 
 
 def render_card(template: Path, **facts: Any) -> str:
     """The text of a card. template: a file of Jinja; it sees `version`, the filter `number` and the facts."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
-        autoescape=False,  # Markdown
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = "{:,}".format
-    return environment.get_template(template.name).render(version=__version__, **facts)
+    return render(template, {"version": __version__, **facts}, is_html=False, filters={"number": "{:,}".format})
 
 
 def share_files(folder: Path) -> None:

@@ -14,18 +14,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE
+from bert_lamb.outputs.templates import render
 from bert_lamb.report.figures import draw_figures, draw_heat_maps
 from bert_lamb.report.glue import glue_sentences
 from bert_lamb.report.metrics import read_metrics
 from bert_lamb.report.summary import SCORES_FILE, as_table, read_scores, summarise
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")
 OWN_LABEL = "this run"
 UNKNOWN = "\u2013"  # a dash
 
@@ -47,12 +48,17 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     content = without_nan({**summarise(run, scores), "versions": versions})
     of_glue = glue_sentences(run_dir)
     content["sentences"] += of_glue
-    page = load_template().render(
-        title=run_dir.resolve().name,
-        figures=[(title, Markup(svg)) for title, svg in draw_figures(run)],
-        heat_maps=[(title, Markup(svg)) for title, svg in draw_heat_maps(run)],
-        config_yaml=config_yaml.strip(),
-        **content,
+    page = render(
+        PAGE_TEMPLATE,
+        {
+            "title": run_dir.resolve().name,
+            "figures": [(title, Markup(svg)) for title, svg in draw_figures(run)],
+            "heat_maps": [(title, Markup(svg)) for title, svg in draw_heat_maps(run)],
+            "config_yaml": config_yaml.strip(),
+            **content,
+        },
+        is_html=True,
+        filters={"number": as_number, "duration": as_duration, "percent": as_percent},
     )
     write_atomically(run_dir / REPORT_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_atomically(run_dir / REPORT_HTML, page)
@@ -75,18 +81,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nan(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def load_template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": as_number, "duration": as_duration, "percent": as_percent}
-    return environment.get_template("page.html.j2")
 
 
 def as_number(value: float | None, digits: int = 0) -> str:

@@ -10,6 +10,7 @@ figures.py  the counts -> plots as SVG
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from data_prep.card.counts import MAX_COUNTED_TOKENS, count_entries, count_lengt
 from data_prep.card.figures import SPLIT_NAMES, draw_frequencies, draw_lengths
 
 CARD_FILE = "README.md"
-TEMPLATE = "card.md.j2"  # beside this file
+TEMPLATE = Path(__file__).with_name("card.md.j2")
 FIGURES_DIR = "figures"
 LEFT_OUT_TEXTS = {
     "trimmed": "trimmed from pairs longer than an instance",
@@ -51,23 +52,18 @@ def write_card(directory: Path, manifest: Manifest) -> None:
         }
         draw_lengths(figures / f"lengths-seq{max_seq_length}.svg", of_splits)
     draw_frequencies(figures / "vocabulary.svg", frequencies.text_counts)
-    text = render(card_content(directory, manifest, entries, length_counts, frequencies))
+    text = fill(card_content(directory, manifest, entries, length_counts, frequencies))
     (directory / CARD_FILE).write_text(text, encoding="utf-8")
 
 
-def render(values: dict[str, Any]) -> str:
+def fill(values: dict[str, Any]) -> str:
     """The text of the card. values: as card_content gives them."""
-    import jinja2  # here, since worker processes may import this room, and render nothing
+    from bert_lamb.outputs.templates import (
+        render,
+    )  # here, since worker processes may import this room, and fill nothing
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # Markdown: text from outside goes through cell, code or yaml
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    names = {"figures_dir": FIGURES_DIR, "left_out_texts": LEFT_OUT_TEXTS, "split_names": SPLIT_NAMES}
+    filters: dict[str, Callable[..., str]] = {
         "cell": cell,
         "code": code,
         "number": "{:,}".format,
@@ -75,9 +71,8 @@ def render(values: dict[str, Any]) -> str:
         "megabytes": megabytes,
         "yaml": as_yaml,
     }
-    return environment.get_template(TEMPLATE).render(
-        **values, figures_dir=FIGURES_DIR, left_out_texts=LEFT_OUT_TEXTS, split_names=SPLIT_NAMES
-    )
+    # Markdown: text from outside goes through cell, code or yaml.
+    return render(TEMPLATE, {**values, **names}, is_html=False, filters=filters)
 
 
 def cell(text: str) -> str:

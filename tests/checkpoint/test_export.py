@@ -185,10 +185,12 @@ def test_the_model_card_tells_of_training_and_scores(run):
     make_shards(shards, num_train=20, num_heldout=4)
     config = {"model": SIZES, "phases": phases, "optimizer": {"name": "lamb"}, "shards": str(shards)}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    heldout = {"kind": "heldout", "phase": "phase1", "mlm_accuracy": 0.5, "nsp_accuracy": None, "num_instances": 1234}
+    heldout = {"kind": "heldout", "phase": "phase1", "mlm_accuracy": 0.5, "num_instances": 1234}
     lines = [
         {**heldout, "step": 5, "mlm_loss": 4.0, "unigram_cross_entropy": 7.25},
         {**heldout, "step": 7, "mlm_loss": 3.125, "unigram_cross_entropy": 7.25},
+        {**heldout, "step": 7, "mlm_loss": "3"},
+        {**heldout, "step": None, "mlm_loss": 9.0},
         {**heldout, "step": 8, "mlm_loss": 2.0, "unigram_cross_entropy": 7.25},
         {**heldout, "step": 1, "mlm_loss": 1.0, "phase": "phase2"},
     ]
@@ -204,8 +206,11 @@ def test_the_model_card_tells_of_training_and_scores(run):
     assert "| synthetic | 24 | none |" in text
     assert "no capitals" in text
     shutil.rmtree(shards)
+    phase["peak_lr"] = "0.01"  # by hand
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
     text = (of(run, if_exists="restart") / "README.md").read_text(encoding="utf-8")
     assert "## Text" not in text
+    assert "## Training" not in text
     assert "| 3.125 |" in text
 
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import jinja2
-
 from bert_lamb.finetuning.squad.examples import Example, Questions
 from bert_lamb.finetuning.squad.scoring import scores_by_question
 from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.templates import render
 
-TEMPLATE = "answers_page.html.j2"  # beside this file
+TEMPLATE = Path(__file__).with_name("answers_page.html.j2")
 WORDS = ("who", "what", "when", "where", "which", "why", "how")
 WORD = re.compile(rf"\b({'|'.join([*WORDS, 'whose', 'whom'])})\b", re.IGNORECASE)
 SAME = {"whose": "who", "whom": "who"}
@@ -125,27 +124,20 @@ def write_answers_page(
     ]
     order = list(VERDICTS)
     rows.sort(key=lambda row: (order.index(row.verdict), row.f1))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    tables = {
-        "verdict": list(_choices(rows, "verdict", VERDICTS)),
-        "word": list(_choices(rows, "word", {word: word for word in (*WORDS, "other")})),
-        "length": list(
-            _choices(
-                rows, "length", {"none": "no answer", "1": "1 word"} | {n: f"{n} words" for n in ("2-3", "4-7", "8+")}
-            )
-        ),
+    lengths = {"none": "no answer", "1": "1 word"} | {num: f"{num} words" for num in ("2-3", "4-7", "8+")}
+    facts = {
+        "title": title,
+        "version": questions.version,
+        "rows": rows,
+        "tables": {
+            "verdict": list(_choices(rows, "verdict", VERDICTS)),
+            "word": list(_choices(rows, "word", {word: word for word in (*WORDS, "other")})),
+            "length": list(_choices(rows, "length", lengths)),
+        },
+        "captions": {"verdict": "verdict", "word": "question word", "length": "first true answer"},
+        "verdicts": VERDICTS,
     }
-    captions = {"verdict": "verdict", "word": "question word", "length": "first true answer"}
-    page = environment.get_template(TEMPLATE).render(
-        title=title, version=questions.version, rows=rows, tables=tables, captions=captions, verdicts=VERDICTS
-    )
-    write_atomically(file, page)
+    write_atomically(file, render(TEMPLATE, facts, is_html=True))
 
 
 def _after(
