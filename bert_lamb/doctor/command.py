@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bert_lamb.config.doctor import DoctorConfig
-from bert_lamb.doctor import machine, network, storage, training
+from bert_lamb.doctor import hosts, machine, network, storage, training
 from bert_lamb.doctor.examination import Check, Examination, examine
 from bert_lamb.doctor.ranks import MissingRanksError, Ranks, meet
 from bert_lamb.doctor.report import Report
@@ -22,8 +22,8 @@ CHECKS = (  # in this order: later ones take what earlier ones have found
     Check("gpu", machine.collect_gpu, machine.judge_gpus),
     Check("kernels", machine.collect_kernels, machine.judge_kernels),
     Check("resources", machine.collect_resources, machine.judge_resources),
-    Check("host names", network.collect_host_names, network.judge_host_names),
-    Check("clocks", network.collect_clocks, network.judge_clocks),
+    Check("host names", hosts.collect_host_names, hosts.judge_host_names),
+    Check("clocks", hosts.collect_clocks, hosts.judge_clocks),
     Check("run_dir", storage.collect_run_dir, storage.judge_run_dir),
     Check("file system", storage.collect_shared, storage.judge_shared),
     Check("initial weights", training.collect_initial_weights, training.judge_initial_weights),
@@ -74,7 +74,7 @@ def examination_of(
         # Nothing says what would run here: plain PyTorch, which starts in a moment where DeepSpeed takes seconds.
         runtime = replace(runtime, engine="torch", precision="fp32", offload_optimizer=False, deepspeed_overrides={})
     try:
-        hosts = ranks.gather("hosts", socket.gethostname())
+        host_by_rank = ranks.gather("hosts", socket.gethostname())
     except MissingRanksError as missing:
         raise UserError(
             found=f"nothing from ranks {', '.join(map(str, missing.ranks))} in {ranks.timeout_seconds:g} s",
@@ -96,7 +96,7 @@ def examination_of(
         if_exists=config.if_exists.value,
         process=process,
         ranks=ranks,
-        hosts=hosts,
+        hosts=host_by_rank,
         why_no_device=why_no_device,
         initial=initial,
         all_reduce_bytes=int(config.all_reduce_mb * 1e6) if config.all_reduce_mb is not None else None,

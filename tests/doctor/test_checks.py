@@ -13,7 +13,7 @@ import torch
 
 from bert_lamb.cli import main as cli
 from bert_lamb.cli.compose import compose
-from bert_lamb.doctor import machine, network, storage, training
+from bert_lamb.doctor import hosts, machine, network, storage, training
 from bert_lamb.doctor.command import CHECKS, examination_of, process_of
 from bert_lamb.doctor.examination import Check, examine, take
 from bert_lamb.doctor.finding import Verdict, name_ranks, ok
@@ -168,26 +168,26 @@ LOOPBACK = {**NAMED, "addresses": ["127.0.1.1"]}
 )
 def test_a_name_that_means_the_loopback_is_no_address_for_others(facts, verdict, said):
     examination = examined(hosts=TWO_HOSTS)
-    found = network.judge_host_names(examination, [NAMED, NAMED, facts, facts])
+    found = hosts.judge_host_names(examination, [NAMED, NAMED, facts, facts])
     assert found.verdict is verdict
     assert said in found.found
     if verdict is FAILED:
         assert "GLOO_SOCKET_IFNAME=eth0" in found.fix
-    assert network.judge_host_names(examined(), [facts]).verdict is OK, "one host meets itself there"
+    assert hosts.judge_host_names(examined(), [facts]).verdict is OK, "one host meets itself there"
 
 
 def test_this_machine_has_a_loopback_interface():
     """The ioctl answers as the system does: an independent truth is in /sys."""
-    assert network.interface_addresses().get("lo") == "127.0.0.1"
+    assert hosts.interface_addresses().get("lo") == "127.0.0.1"
 
 
 def test_a_clock_counts_as_off_by_what_the_way_cannot_explain():
     examination = examined(hosts=["host1", "host2"])
-    found = network.judge_clocks(examination, [[100.0, 100.1, 100.4], [105.3, 105.4, 105.6]])
+    found = hosts.judge_clocks(examination, [[100.0, 100.1, 100.4], [105.3, 105.4, 105.6]])
     assert found.verdict is WARNING
     assert "rank 1 (host2) is 5.0 s off" in found.found
-    assert network.judge_clocks(examination, [[100.0, 100.1, 103.0], [101.0, 102.9, 103.5]]).verdict is OK
-    behind = network.judge_clocks(examination, [[100.0, 100.1, 100.4], [96.9, 97.0, 97.2]])
+    assert hosts.judge_clocks(examination, [[100.0, 100.1, 103.0], [101.0, 102.9, 103.5]]).verdict is OK
+    behind = hosts.judge_clocks(examination, [[100.0, 100.1, 100.4], [96.9, 97.0, 97.2]])
     assert "is 3.0 s off" in behind.found
 
 
