@@ -1,7 +1,7 @@
 """SQuAD's files without a model: seconds for features and for scoring, and what gold positions give back.
 
     python scripts/bench/squad_data.py --tokenizer FOLDER --questions dev-v1.1.json dev-v2.0.json
-    python scripts/bench/squad_data.py --tokenizer FOLDER --questions dev-v1.1.json --out scripts/bench/results/NAME.json
+    python scripts/bench/squad_data.py --tokenizer FOLDER --questions FILE --out scripts/bench/results/NAME.json
 
 Gold positions: the tokens of each question's first answer get logits of 10, all others -10, and go through the ranking
 of answers as a model's logits do. What comes back is compared with the answer and scored by the official rules, by
