@@ -18,6 +18,9 @@ from bert_lamb.errors import UserError
 HIDES_EVERY_GPU = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; the last one is SLURM's
 DEPRECATED_NAME = r"`torch\.distributed\.\w+` is deprecated"
 OTHER_DEVICE = "or set runtime.device=cpu"
+# oneDNN keeps what it made for each shape, 1,024 of them, and without padding every micro-batch is a new one: the heap
+# grows by gigabytes and never shrinks. A step has far fewer shapes than these, and none comes again.
+KEPT_SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Process:
 def this_process(*, device: Literal["auto", "cpu", "cuda"], num_threads: int | None) -> Process:
     """Read rank and world size from the environment and choose the device; a bare call is rank 0 of 1.
 
+    It also bounds what oneDNN keeps, which must come before its first operation; a value that is set already stays.
+
     Raises UserError for an environment that contradicts itself, for device="cuda" without a usable GPU, and for fewer
     GPUs than ranks on this machine.
     """
@@ -47,6 +52,7 @@ def this_process(*, device: Literal["auto", "cpu", "cuda"], num_threads: int | N
         raise
     if place.is_launched:
         os.environ.update(place.variables())
+    os.environ.setdefault(*KEPT_SHAPES)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     if device == "auto":

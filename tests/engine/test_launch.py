@@ -3,6 +3,9 @@
 Breaks that turn this file red: a missing GPU accepted, a build without CUDA met by an assertion of torch's.
 """
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -103,6 +106,30 @@ def test_this_build_without_cuda_is_named(environment):
         UserError, match=r"found torch .*, a build without CUDA; .* https://pytorch.org/get-started/locally"
     ):
         this_process(device="cuda", num_threads=None)
+
+
+SHAPES_TWICE = """
+from bert_lamb.engine.launch import this_process
+import torch
+this_process(device="cpu", num_threads=1)
+for _ in range(2):
+    for length in range(1, 41):
+        torch.nn.functional.gelu(torch.ones(length, 64, requires_grad=True))
+"""
+
+
+@pytest.mark.parametrize(("asked", "hits"), [(None, 0), ("64", 40)])
+def test_onednn_keeps_few_shapes(environment, asked, hits):
+    """As its own log says: of 40 shapes that come twice none is kept so long, but where the user asks for more."""
+    environment.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    environment.setenv("ONEDNN_VERBOSE", "profile_create")
+    if asked is not None:
+        environment.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", asked)
+    log = subprocess.run([sys.executable, "-c", SHAPES_TWICE], capture_output=True, text=True, check=True).stdout
+    made = [line for line in log.splitlines() if "create:cache_" in line and "eltwise" in line]
+    if len(made) != 80:
+        pytest.skip("torch computes this operation without oneDNN here")
+    assert sum("cache_hit" in line for line in made) == hits
 
 
 def test_a_step_with_a_gradient_that_is_not_finite_is_skipped():
