@@ -4,6 +4,7 @@
     UserError, reporter "rank 0"   every rank has it (`together`)     rank 0
     UserError, reporter "machine"  a machine's ranks find it alike    the first rank of each machine
     UserError, reporter "rank"     one rank has it                    that rank, with its name; the same words once
+    a collective that fails        another rank is silent or behind   the first rank to notice: who it is
     any other exception            a defect                           the first rank to fail, its traceback labelled
 
 A UserError is a line for each complaint and status 2. Without torch: nothing here imports it.
@@ -19,6 +20,7 @@ from bert_lamb.errors import UserError
 EXIT_USER_ERROR = 2
 EXIT_CHECK_FAILED = 1
 EXIT_DEFECT = 1
+EXIT_LOST_CONTACT = 1  # not the user's mistake: who restarts jobs may start this one again
 ON_RANKS = ("pretrain", "squad", "glue", "doctor")  # that several ranks may run together
 
 
@@ -33,6 +35,14 @@ def fail(command: str, error: Exception) -> int:
         return EXIT_USER_ERROR if error.reporter == "rank 0" else leave_alone(EXIT_USER_ERROR)
     if not rank_label():
         raise error
+    if _is_connected():
+        from bert_lamb.engine.heartbeat import is_lost_contact, lost_contact
+
+        if is_lost_contact(error):
+            lost = lost_contact(error)
+            if lost is not None:  # else another rank has said why it failed
+                report(command, lost)
+            return leave_alone(EXIT_LOST_CONTACT)
     print_traceback()
     return leave_alone(EXIT_DEFECT)
 
@@ -94,8 +104,11 @@ def leave_alone(status: int) -> int:
     """
     if not rank_label() or not _is_connected():
         return status
+    from bert_lamb.engine.heartbeat import linger
+
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    linger()
     os._exit(status)
 
 

@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
     given = sys.argv[1:] if argv is None else argv
     arguments = [word for word in given if not word.startswith("--local_rank")]
+    # torch's C++ side tells of every connection that closes, with a stack each; what went wrong is said in a line.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Signals are heard before anything heavy is imported: one that comes early must not end a run that can be resumed.
     with (
         patient_streams() as output,

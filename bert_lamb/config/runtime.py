@@ -50,6 +50,11 @@ class RuntimeConfig:
     # Tokens per rank and micro-step: at most, on average over the stage's rows. Where both are given, both hold.
     micro_batch_tokens: int | None = None
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
+    # Seconds that a rank waits for the others in one collective; then the job ends and names who is silent or behind.
+    collective_timeout_seconds: float = 300.0
+    stop_after_minutes: float | None = (
+        None  # since the start of the process: as a signal, with a checkpoint; null: never
+    )
     verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
     loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
     # TFLOP/s of one device in this precision, against which utilization is given; None: measured at the start
@@ -61,7 +66,8 @@ class RuntimeConfig:
 def check_runtime(runtime: RuntimeConfig) -> Complaints:
     complaints = Complaints()
     is_deepspeed, precision = runtime.engine is EngineName.deepspeed, runtime.precision
-    check_if_positive(complaints, "runtime.", runtime, "num_threads", "micro_batch_tokens", "peak_tflops")
+    counts = ("num_threads", "micro_batch_tokens", "peak_tflops")
+    check_if_positive(complaints, "runtime.", runtime, *counts, "collective_timeout_seconds", "stop_after_minutes")
     complaints.unless(
         runtime.compile in (False, "layers", "model"), "runtime.compile", runtime.compile, "false, layers or model"
     )

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from bert_lamb.engine.heartbeat import STORE_SECONDS, within
 from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError, UserErrors
 
@@ -91,7 +92,6 @@ def _is_first(key: str) -> bool:
     """Count in the store through which the ranks met; not a collective, so that a rank that fails alone may do it."""
     if not torch.distributed.is_initialized():
         return True
-    try:
-        return int(torch.distributed.distributed_c10d._get_default_store().add(key, 1)) == 1
-    except Exception:  # the rank that holds the store has left; saying it twice is better than not at all
-        return True
+    store = torch.distributed.distributed_c10d._get_default_store()
+    # Where the store is gone, saying it twice is better than not at all.
+    return within(STORE_SECONDS, lambda: int(store.add(key, 1)) == 1, otherwise=True)

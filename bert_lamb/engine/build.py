@@ -11,7 +11,7 @@ from torch import nn
 from bert_lamb.engine.agreement import is_first_to_say
 from bert_lamb.engine.deepspeed_engine import DeepSpeedEngine
 from bert_lamb.engine.deepspeed_json import deepspeed_json
-from bert_lamb.engine.launch import Process
+from bert_lamb.engine.launch import Process, this_process
 from bert_lamb.engine.place import rank_label
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.engine.torch_engine import TorchEngine
@@ -42,12 +42,20 @@ class RuntimeSettings:
     activation_checkpointing: bool = False
     micro_batch_tokens: int | None = None  # tokens: at most, on average
     tf32: bool = False
+    collective_timeout_seconds: float = 300.0
+    stop_after_minutes: float | None = None
     deepspeed_overrides: dict[str, Any] = field(default_factory=dict)
 
     @property
     def has_whole_weights(self) -> bool:
         """Whether all weights are at hand during a forward pass; ZeRO 3 gathers each while its own module is called."""
         return not (self.engine == "deepspeed" and self.zero_stage == 3)
+
+    def process(self) -> Process:
+        """This process among the ranks; see `this_process`."""
+        return this_process(
+            device=self.device, num_threads=self.num_threads, timeout_seconds=self.collective_timeout_seconds
+        )
 
     def of_model(self) -> dict[str, Any]:
         """What a model has to know of it, as `choose_execution` takes it."""

@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import torch
 
+from bert_lamb.engine import heartbeat
 from bert_lamb.engine.place import Place, place_in
 from bert_lamb.errors import UserError
 
@@ -25,19 +27,25 @@ KEPT_SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 @dataclass(frozen=True)
 class Process:
-    """This process's place. rank: over all machines; local_rank: on this machine, and the index of its GPU."""
+    """This process's place. rank: over all machines; local_rank: on this machine, and the index of its GPU.
+
+    timeout_seconds: that it waits for other ranks in one collective.
+    """
 
     rank: int
     local_rank: int
     world_size: int
     device: torch.device
+    timeout_seconds: float = 300.0
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
 
-def this_process(*, device: Literal["auto", "cpu", "cuda"], num_threads: int | None) -> Process:
+def this_process(
+    *, device: Literal["auto", "cpu", "cuda"], num_threads: int | None, timeout_seconds: float = 300.0
+) -> Process:
     """Read rank and world size from the environment and choose the device; a bare call is rank 0 of 1.
 
     It also bounds what oneDNN keeps, which must come before its first operation; a value that is set already stays.
@@ -57,11 +65,12 @@ def this_process(*, device: Literal["auto", "cpu", "cuda"], num_threads: int | N
         torch.set_num_threads(num_threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return Process(place.rank, place.local_rank, place.world_size, torch.device("cpu"))
-    check_gpus(place)
-    torch.cuda.set_device(place.local_rank)
-    return Process(place.rank, place.local_rank, place.world_size, torch.device("cuda", place.local_rank))
+    found = torch.device("cpu")
+    if device == "cuda":
+        check_gpus(place)
+        torch.cuda.set_device(place.local_rank)
+        found = torch.device("cuda", place.local_rank)
+    return Process(place.rank, place.local_rank, place.world_size, found, timeout_seconds)
 
 
 def check_gpus(place: Place) -> None:
@@ -153,7 +162,9 @@ def join_process_group(process: Process) -> bool:
     # Bound to its GPU, as DeepSpeed does it; a process alone has no other to reach.
     bound_to = process.device if is_on_gpus and process.world_size > 1 else None
     try:
-        torch.distributed.init_process_group("nccl" if is_on_gpus else "gloo", device_id=bound_to)
+        torch.distributed.init_process_group(
+            "nccl" if is_on_gpus else "gloo", timeout=timedelta(seconds=process.timeout_seconds), device_id=bound_to
+        )
     except torch.distributed.DistError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(
@@ -161,7 +172,20 @@ def join_process_group(process: Process) -> bool:
             expected="every rank started, and MASTER_ADDR and a free MASTER_PORT that all machines reach",
             fix="look at the other ranks' first error; else set MASTER_PORT to a free port of the first machine",
         ) from error
+    if process.world_size > 1:
+        heartbeat.start(rank=process.rank, world_size=process.world_size, timeout_seconds=process.timeout_seconds)
     return True
+
+
+def bound_every_wait(process: Process) -> None:
+    """Give every process group this run's timeout: libraries make their own, with half an hour for a hung rank.
+
+    A private function of torch's, the only one that reaches a group which is there; without it 30 minutes remain.
+    """
+    set_timeout = getattr(torch.distributed.distributed_c10d, "_set_pg_timeout", None)
+    if process.world_size > 1 and set_timeout is not None:
+        for group in torch.distributed.distributed_c10d._world.pg_map:
+            set_timeout(timedelta(seconds=process.timeout_seconds), group)
 
 
 def lend_to_deepspeed(process: Process) -> None:
@@ -193,6 +217,7 @@ def leave_together() -> None:
 
 def leave_process_group() -> None:
     """Destroy the process group; every rank calls it."""
+    heartbeat.stop()
     deepspeed = sys.modules.get("deepspeed")
     if deepspeed is not None and deepspeed.comm.is_initialized():
         deepspeed.comm.destroy_process_group()  # with what it keeps of the group

@@ -22,7 +22,7 @@ from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.engine.agreement import from_rank_0, of_all_ranks, together
 from bert_lamb.engine.build import AUTO, build_engine, check_kernels
 from bert_lamb.engine.deepspeed_json import check_overrides
-from bert_lamb.engine.launch import Process, process_group, this_process
+from bert_lamb.engine.launch import Process, process_group
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.finetuning.learning import Learning, stage_of, trial
 from bert_lamb.finetuning.settings import Settings
@@ -55,9 +55,9 @@ class Sources(Protocol):
 def fine_tuning(settings: Settings, kind: RunKind) -> Iterator["FineTuningRun"]:
     """This process among the ranks, listening for signals, with what a run holds until it ends."""
     runtime = settings.runtime
-    process = this_process(device=runtime.device, num_threads=runtime.num_threads)
+    process = runtime.process()
     check_engine(runtime.engine, process)
-    with ExitStack() as held, stop_on_signals() as stop:
+    with ExitStack() as held, stop_on_signals(after_minutes=runtime.stop_after_minutes) as stop:
         if process.world_size > 1:
             held.enter_context(process_group(process))
         yield FineTuningRun(settings, RunDir(settings.run_dir, kind), process, stop, held)

@@ -17,7 +17,7 @@ from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.engine.agreement import together
 from bert_lamb.engine.build import AUTO, RuntimeSettings, check_kernels
 from bert_lamb.engine.deepspeed_json import check_overrides
-from bert_lamb.engine.launch import process_group, this_process
+from bert_lamb.engine.launch import process_group
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.model.encoder import choose_execution
 from bert_lamb.optim.build import OptimizerSettings
@@ -46,10 +46,10 @@ def pretrain(config: PretrainConfig) -> None:
     plain = to_plain(config)
     recipe, runtime = recipe_of(plain), RuntimeSettings(**plain["runtime"])
     tracker = TrackerSettings(**plain["tracker"])
-    process = this_process(device=runtime.device, num_threads=runtime.num_threads)
+    process = runtime.process()
     check_engine(runtime.engine, process)
     run_dir = RunDir(Path(config.run_dir))
-    with ExitStack() as held, stop_on_signals() as stop:
+    with ExitStack() as held, stop_on_signals(after_minutes=runtime.stop_after_minutes) as stop:
         # Everything that can be refused, before anything is written.
         if process.world_size > 1:
             held.enter_context(process_group(process))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bert_lamb.checkpoint.position import Position
+from bert_lamb.engine import heartbeat
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.sampling.keyed_random import fold
 from bert_lamb.train.guards import SkippedSteps
@@ -46,6 +47,8 @@ def train_stage(
     micro_batches = task.micro_batches(position.step + 1)
     batch, counts = next(micro_batches), task.counts(position.step + 1)
     for step in range(position.step + 1, total_steps + 1):
+        heartbeat.enter("data", step=f"{stage.name} step {step}")
+
         # Gradient: this rank's micro-batches, each divided by the counts of the whole global batch.
         of_batch: list[Tensor] = []
         for micro_step in range(stage.plan.gradient_accumulation_steps):

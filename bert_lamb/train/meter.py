@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from bert_lamb.engine import heartbeat
 from bert_lamb.engine.launch import Process
 from bert_lamb.outputs.metrics import PARTS, PAUSES
 from bert_lamb.train.clock import clock_of
@@ -24,7 +25,7 @@ MAX_MEASURED = 4  # times in a stage, each a fraction of a second
 
 
 class Meter:
-    """Measures the stages of a run on rank 0, and nothing on other ranks.
+    """Measures the stages of a run on rank 0; on other ranks it only tells their heartbeat.
 
     Time runs from one `read` to the next, parts of it from one `enter` to the next.
     """
@@ -60,6 +61,7 @@ class Meter:
 
     def enter(self, part: str) -> None:
         """From here on, time is that of `part`, one of PARTS."""
+        heartbeat.enter(part)
         self._turn_to(part)
 
     def stop(self) -> None:

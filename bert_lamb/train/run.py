@@ -13,7 +13,7 @@ import torch
 from bert_lamb.checkpoint.position import Position, hand_over
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.engine.agreement import together
-from bert_lamb.engine.launch import Process
+from bert_lamb.engine.launch import Process, bound_every_wait
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.metrics import forget_metrics_after
@@ -78,6 +78,7 @@ def train(
         if position.phase != stage.name:
             position = hand_over(position, next_phase=stage.name)
         engine, task = build(stage, checkpoint, position)
+        bound_every_wait(process)  # in the groups that the engine made
         engine.set_optimizer_step(position.optimizer_step)
         with keeper:
             position = train_stage(

@@ -1,5 +1,6 @@
 """Stopping between two steps when the machine's owner asks, on every rank after the same one."""
 
+import math
 import os
 import signal
 import sys
@@ -18,28 +19,46 @@ ECHO_SECONDS = 1.0  # a terminal, a launcher and its launcher may all pass on on
 
 
 class StopFlag:
-    """is_asked: this rank was told to stop. is_agreed: every rank knows, after the same step."""
+    """is_agreed: every rank knows that a rank was asked, after the same step."""
 
-    is_asked = False
-    is_agreed = False
+    def __init__(self) -> None:
+        self.is_agreed = False
+        self._is_told = False
+        self._began_at, self._until = time.monotonic(), math.inf
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether this rank was told to stop, or its time is up."""
+        return self._is_told or time.monotonic() >= self._until
+
+    def tell(self) -> None:
+        self._is_told = True
+
+    def limit(self, minutes: float | None) -> None:
+        """Time is up so long after the flag was made, with the process; None: never."""
+        self._until = math.inf if minutes is None else self._began_at + 60 * minutes
 
 
 _active: StopFlag | None = None  # signals belong to the process, so there is one flag however often it is asked for
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
+def stop_on_signals(*, after_minutes: float | None = None) -> Iterator[StopFlag]:
     """The first of SIGNALS ends the run after the step, with a checkpoint; a second SIGINT or SIGTERM ends it at once.
 
     What the process was started to ignore stays ignored, such as SIGHUP under nohup. Inside another
     `stop_on_signals` the flag is that one's: the command line asks first thing, so that a signal which comes while
-    libraries are loaded is not lost. Outside the main thread, which alone may handle signals, the flag stays down.
+    libraries are loaded is not lost. Outside the main thread, which alone may handle signals, none raises the flag.
+    after_minutes: since the outermost was asked for, the run is stopped as by a signal; None: never.
     """
     global _active
     if _active is not None or threading.current_thread() is not threading.main_thread():
-        yield _active or StopFlag()
+        flag = _active or StopFlag()
+        flag.limit(after_minutes)
+        yield flag
         return
     flag = _active = StopFlag()
+    flag.limit(after_minutes)
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -76,7 +95,7 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 def _ask(number: int, frame: FrameType | None) -> None:
     if _active is not None:
-        _active.is_asked = True
+        _active.tell()
 
 
 def _listen(reader: int, flag: StopFlag) -> None:
@@ -85,7 +104,8 @@ def _listen(reader: int, flag: StopFlag) -> None:
         if number not in SIGNALS:
             continue
         if asked_at is None:
-            flag.is_asked, asked_at = True, time.monotonic()
+            flag.tell()
+            asked_at = time.monotonic()
             if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
                 name = signal.Signals(number).name
                 _say(f"{name}: stopping after this step, with a checkpoint (a second SIGINT or SIGTERM: at once)")

@@ -54,7 +54,7 @@ def test_a_request_to_stop_does_not_wait_for_the_last_byte(tmp_path, monkeypatch
     original = hash_check.hash_in_chunks
     monkeypatch.setattr(hash_check, "hash_in_chunks", lambda file: (read.append(file.path), original(file))[1])
     stop = StopFlag()
-    stop.is_asked = True
+    stop.tell()
     check_shards(phases_of(folder), ALONE, stop)
     assert stop.is_agreed
     assert len(read) == 1

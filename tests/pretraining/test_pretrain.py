@@ -316,6 +316,15 @@ def test_time_decides_when_to_save(shards, tmp_path, monkeypatch):
     never = ["checkpoint.interval_minutes=0", "phases.phase1.total_steps=9"]
     run_here(shards, tmp_path / "never", *never, "checkpoint.keep_last=9")
     assert [path.name for path in RunDir(tmp_path / "never").checkpoints()] == ["phase1-0000009", "phase2-0000003"]
+    # Time is up in the fifth step; the second call has the rest of the phase and a step of the next.
+    limited = [*never, "checkpoint.keep_last=9", "runtime.stop_after_minutes=14", "if_exists=resume"]
+    for places in (["phase1-0000005"], ["phase1-0000005", "phase1-0000009", "phase2-0000001"]):
+        with pytest.raises(SystemExit) as stopped:
+            run_here(shards, tmp_path / "limited", *limited)
+        assert stopped.value.code == 143
+        assert [path.name for path in RunDir(tmp_path / "limited").checkpoints()] == places
+    found = run_here(shards, tmp_path / "limited", *limited)
+    assert_same_bits(found, Checkpoint(RunDir(tmp_path / "never").checkpoint("latest")))
 
 
 def test_a_reader_that_has_gone_away_costs_no_checkpoint(shards, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import yaml
 from bert_lamb.config.glue import GlueConfig, GlueTaskName, recipe_of, tasks_of
 from bert_lamb.config.squad import STAGE, InitialWeights
 from bert_lamb.engine.agreement import of_all_ranks, together
-from bert_lamb.engine.launch import process_group, this_process
+from bert_lamb.engine.launch import process_group
 from bert_lamb.finetuning.glue import results
 from bert_lamb.finetuning.glue.material import check_model
 from bert_lamb.finetuning.glue.metrics import check_libraries, glue_average
@@ -63,10 +63,10 @@ def all_tasks(config: GlueConfig) -> dict[str, Any]:
     settings = {name: Settings.of(plain_of(config, name), stage=STAGE) for name in names}
     sources = {name: sources_of(config, name) for name in names}
     runtime = settings[names[0]].runtime
-    process = this_process(device=runtime.device, num_threads=runtime.num_threads)
+    process = runtime.process()
     check_engine(runtime.engine, process)
     run_dir = RunDir(Path(config.run_dir), results.KIND_OF_ALL)
-    with ExitStack() as held, stop_on_signals() as stop:
+    with ExitStack() as held, stop_on_signals(after_minutes=runtime.stop_after_minutes) as stop:
         if process.world_size > 1 or runtime.engine != "torch":
             held.enter_context(process_group(process))
         # Everything that can be refused, before anything is written or deleted.

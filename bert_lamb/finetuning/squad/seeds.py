@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from bert_lamb.engine.agreement import of_all_ranks, together
-from bert_lamb.engine.launch import process_group, this_process
+from bert_lamb.engine.launch import process_group
 from bert_lamb.finetuning.settings import Settings
 from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.run_dir import RunDir, RunKind
@@ -30,12 +30,12 @@ def over_seeds(settings: Settings, seeds: Sequence[int], run: Callable[[Settings
     run: fine-tunes with settings and returns its scores. Raises UserError for a run_dir in the way before anything is
     written, and what `run` raises.
     """
-    process = this_process(device=settings.runtime.device, num_threads=settings.runtime.num_threads)
+    process = settings.runtime.process()
     check_engine(settings.runtime.engine, process)
     folders = {seed: f"seed-{seed}" for seed in seeds}
     kind = RunKind("runs of squad over seeds", mark="seeds", results=frozenset({*folders.values(), RESULT_NAME}))
     run_dir = RunDir(settings.run_dir, kind)
-    with ExitStack() as held, stop_on_signals() as stop:
+    with ExitStack() as held, stop_on_signals(after_minutes=settings.runtime.stop_after_minutes) as stop:
         if process.world_size > 1 or settings.runtime.engine != "torch":
             held.enter_context(process_group(process))
         with together(process):
