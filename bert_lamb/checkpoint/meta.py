@@ -13,6 +13,8 @@ from bert_lamb.errors import UserError
 FORMAT_VERSION = 3  # 3: hashes of the ranks' files and of checkpoint.json itself
 WITHOUT_HASHES = 2  # still read
 META_FILE = "checkpoint.json"
+OPTIONAL_COUNTS = ("batches_skipped", "num_rollbacks", "calm_step")
+OPTIONAL = (*OPTIONAL_COUNTS, "lowest_loss", "recent_losses")  # of a position: an earlier version had none
 OWN_HASH = "sha256"  # of everything else in checkpoint.json
 
 
@@ -82,13 +84,15 @@ def _is_file(value: Any) -> bool:
 
 
 def _is_position(value: Any) -> bool:
+    counts = ("step", "optimizer_step", *OPTIONAL_COUNTS)
     return (
         isinstance(value, dict)
-        and value.keys() == {field.name for field in fields(Position)}
+        and {*value.keys(), *OPTIONAL} == {field.name for field in fields(Position)}
         and isinstance(value["phase"], str)
-        and _is_count(value["step"])
-        and _is_count(value["optimizer_step"])
-        and isinstance(value["loss_scale"], int | float | None)
+        and all(_is_count(value.get(name, 0)) for name in counts)
+        and all(isinstance(value.get(name), int | float | None) for name in ("loss_scale", "lowest_loss"))
+        and isinstance(value.get("recent_losses", []), list)
+        and all(isinstance(loss, int | float) for loss in value.get("recent_losses", []))
     )
 
 

@@ -1,19 +1,26 @@
 """Where a run stands, and how a phase hands over to the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Position:
     """Where a run stands: after `step` optimizer steps of `phase`.
 
-    optimizer_step: applied steps as bias correction counts them. loss_scale: of fp16, else None.
+    optimizer_step: applied steps as bias correction counts them. loss_scale: of fp16, else None. batches_skipped: of
+    this phase, so that step k trains on batch k + batches_skipped; num_rollbacks: of the run. lowest_loss, calm_step,
+    recent_losses: what the guard of the phase remembers (train/guards.py).
     """
 
     phase: str
     step: int
     optimizer_step: int
     loss_scale: float | None = None
+    batches_skipped: int = 0
+    num_rollbacks: int = 0
+    lowest_loss: float | None = None
+    calm_step: int = 0
+    recent_losses: list[float] = field(default_factory=list)
 
 
 def hand_over(finished: Position, *, next_phase: str) -> Position:
@@ -22,4 +29,6 @@ def hand_over(finished: Position, *, next_phase: str) -> Position:
     Source: NVIDIA's BERT keeps the optimizer's moments and resets its step for phase 2; the paper (section 4.1)
     re-warms the learning rate up from zero.
     """
-    return Position(phase=next_phase, step=0, optimizer_step=0, loss_scale=finished.loss_scale)
+    return Position(
+        next_phase, step=0, optimizer_step=0, loss_scale=finished.loss_scale, num_rollbacks=finished.num_rollbacks
+    )

@@ -52,9 +52,8 @@ class RuntimeConfig:
     num_threads: int | None = None  # CPU threads per rank; None: as the environment says
     # Seconds that a rank waits for the others in one collective; then the job ends and names who is silent or behind.
     collective_timeout_seconds: float = 300.0
-    stop_after_minutes: float | None = (
-        None  # since the start of the process: as a signal, with a checkpoint; null: never
-    )
+    # Minutes since the start of the process, then a stop as by a signal, with a checkpoint; null: never.
+    stop_after_minutes: float | None = None
     verify_shards: bool = True  # hash every shard before the first step, dealt out over the ranks
     loader_workers: int = 0  # processes per rank that build batches; 0: in the training process
     # TFLOP/s of one device in this precision, against which utilization is given; None: measured at the start

@@ -232,12 +232,12 @@ class TrainingBatches:
         """The normalizers of a step, from the lengths alone."""
         return _counts(self.instances.lengths[self.global_batch(step)[0]], self.rule)
 
-    def loader(self, *, first_step: int, total_steps: int, num_workers: int, pin_memory: bool) -> Iterator[MicroBatch]:
-        """Every micro-batch of this rank from `first_step` to the end of the phase, in order."""
+    def loader(self, *, first_step: int, last_step: int, num_workers: int, pin_memory: bool) -> Iterator[MicroBatch]:
+        """Every micro-batch of this rank of these steps, both included, in order."""
         blocks = _Blocks(
             self,
             first=(first_step - 1) * self.gradient_accumulation_steps,
-            last=total_steps * self.gradient_accumulation_steps,
+            last=last_step * self.gradient_accumulation_steps,
         )
         # batch_size=None: an item is a batch already. The sampler is a range, so seeking costs nothing. Workers are
         # spawned, since forking a process whose libraries run threads may deadlock.

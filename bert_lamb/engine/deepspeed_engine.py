@@ -39,6 +39,9 @@ class DeepSpeedEngine:
         # DeepSpeed makes the masters of weights that it has cast already.
         exact = {} if is_fp32 else {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
         self._engine, self._zero, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=json)
+        self._has_dynamic_scale = self._engine.fp16_enabled() and bool(self._zero.loss_scaler.dynamic)
+        if self._has_dynamic_scale:
+            self._zero.loss_scaler.raise_error_at_min_scale = False  # the loop stops there, and says more
         self.model = self._engine
         self.optimizer = optimizer
         self.partitions: list[FlatPartition] = read_layout(self._zero, optimizer, self._engine.module)
@@ -56,6 +59,10 @@ class DeepSpeedEngine:
     @property
     def loss_scale(self) -> float | None:
         return float(self._zero.loss_scale) if self._engine.fp16_enabled() else None
+
+    @property
+    def loss_scale_floor(self) -> float | None:
+        return float(self._zero.loss_scaler.min_scale) if self._has_dynamic_scale else None
 
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss * self._loss_factor, scale_wrt_gas=False)

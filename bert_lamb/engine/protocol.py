@@ -52,6 +52,10 @@ class Engine(Protocol):
     def loss_scale(self) -> float | None:
         """The dynamic loss scale of fp16, None elsewhere."""
 
+    @property
+    def loss_scale_floor(self) -> float | None:
+        """Below which the loss scale does not go, None where there is none."""
+
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of one micro-step's loss; call it gradient_accumulation_steps times per step."""
 

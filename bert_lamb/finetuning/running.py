@@ -184,6 +184,7 @@ class FineTuningRun:
                 *(fit.describe(name) for name, fit in self._fits.items()),
             ],
             seed=settings.seed,
+            guards=settings.guards,
             keeper=Keeper(self.run_dir, process, settings.checkpoint, about={}),
             recorder=recorder,
             stop=self.stop,

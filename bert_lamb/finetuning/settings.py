@@ -6,10 +6,10 @@ from typing import Any, Self
 
 from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.optim.build import OptimizerSettings
-from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, TrackerSettings
+from bert_lamb.train.settings import CheckpointSettings, GuardSettings, LoggingSettings, TrackerSettings
 
 # What decides no figure, whatever is learnt.
-NOT_OF_OUTCOME = frozenset({"run_dir", "runtime", "checkpoint", "logging", "tracker", "if_exists"})
+NOT_OF_OUTCOME = frozenset({"run_dir", "runtime", "checkpoint", "guards", "logging", "tracker", "if_exists"})
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Settings:
     optimizer: OptimizerSettings
     runtime: RuntimeSettings
     checkpoint: CheckpointSettings
+    guards: GuardSettings
     logging: LoggingSettings
     tracker: TrackerSettings
     plain: dict[str, Any]
@@ -47,6 +48,7 @@ class Settings:
             "optimizer": OptimizerSettings(**plain["optimizer"]),
             "runtime": RuntimeSettings(**plain["runtime"]),
             "checkpoint": CheckpointSettings(**plain["checkpoint"]),
+            "guards": GuardSettings(**plain["guards"]),
             "logging": LoggingSettings(**plain["logging"]),
             "tracker": TrackerSettings(**plain["tracker"]),
             "plain": plain,

@@ -65,20 +65,20 @@ class FineTuningTask(ABC):
     def flops(self, counts: FeatureCounts) -> int:
         """See `Task`."""
 
-    def global_batch(self, step: int) -> NDArray[np.int64]:
-        """The rows of a step, [G]."""
+    def global_batch(self, number: int) -> NDArray[np.int64]:
+        """The rows of a global batch, [G]."""
         chosen, _ = global_batch(
-            step,
+            number,
             global_batch_size=self.stage.plan.global_batch_size,
             num_instances=len(self.rows),
             seed=self.seed,
         )
         return chosen
 
-    def micro_batches(self, first_step: int) -> Iterator[Batch]:
+    def micro_batches(self, first: int, last: int) -> Iterator[Batch]:
         plan, max_length = self.stage.plan, int(self.lengths.max())
-        for step in range(first_step, self.stage.schedule.total_steps + 1):
-            batch = self.global_batch(step)
+        for number in range(first, last + 1):
+            batch = self.global_batch(number)
             dealt = batch[deal(self.lengths[batch], plan.gradient_accumulation_steps * self.world_size)]
             for micro_step in range(plan.gradient_accumulation_steps):
                 members = dealt[micro_batch_number(micro_step, rank=self.rank, world_size=self.world_size)]
@@ -88,8 +88,8 @@ class FineTuningTask(ABC):
                     inputs, targets = inputs.pin_memory(), targets.pin_memory()
                 yield inputs.to(self.device), targets.to(self.device, non_blocking=True)
 
-    def counts(self, step: int) -> FeatureCounts:
-        lengths = self.lengths[self.global_batch(step)]
+    def counts(self, number: int) -> FeatureCounts:
+        lengths = self.lengths[self.global_batch(number)]
         return FeatureCounts(len(lengths), int(lengths.sum()), int((lengths**2).sum()))
 
     def loss(self, model: Any, batch: Batch, counts: FeatureCounts) -> tuple[Tensor, Tensor]:

@@ -83,6 +83,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "num_examples": NUMBER,
         **dict.fromkeys(("accuracy", "f1", "matthews", "pearson", "spearman"), OPTIONAL),
     },
+    "rollback": {"spike_step": NUMBER, "batches_skipped": NUMBER},
     "phase_end": {"seconds": OPTIONAL},
 }
 
@@ -125,8 +126,10 @@ class MetricsLog:
         self._stream.flush()
 
     def close(self) -> None:
+        """Until the next line."""
         if self._stream is not None:
             self._stream.close()
+            self._stream = None
 
 
 def forget_metrics_after(path: Path, *, finished_phases: set[str], phase: str, step: int) -> None:

@@ -33,7 +33,7 @@ from bert_lamb.train.fitting import Fit, remember, with_fitting_micro_batches
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.run import check_engine, leave_stopped, train
-from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, MeterSettings, TrackerSettings
+from bert_lamb.train.settings import CheckpointSettings, GuardSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import stop_on_signals
 from bert_lamb.train.task import Stage
 from bert_lamb.train.tracker import check_tracker
@@ -129,6 +129,7 @@ def pretrain(config: PretrainConfig) -> None:
                 *(fit.describe(name) for name, fit in fits.items()),
             ],
             seed=recipe.seed,
+            guards=GuardSettings(**plain["guards"]),
             keeper=Keeper(
                 run_dir,
                 process,

@@ -48,17 +48,17 @@ class PretrainingTask:
                     phase.training, self.heldout, max_tokens=MAX_UNIGRAM_TOKENS
                 )
 
-    def micro_batches(self, first_step: int) -> Iterator[MicroBatch]:
+    def micro_batches(self, first: int, last: int) -> Iterator[MicroBatch]:
         loader = self.batches.loader(
-            first_step=first_step,
-            total_steps=self.phase.stage.schedule.total_steps,
+            first_step=first,
+            last_step=last,
             num_workers=self.loader_workers,
             pin_memory=self.device.type == "cuda",
         )
         return (batch.to(self.device) for batch in loader)
 
-    def counts(self, step: int) -> BatchCounts:
-        return self.batches.counts(step)
+    def counts(self, number: int) -> BatchCounts:
+        return self.batches.counts(number)
 
     def loss(self, model: Any, batch: MicroBatch, counts: BatchCounts) -> tuple[Tensor, Tensor]:
         sums: PretrainingSums = model(*batch)

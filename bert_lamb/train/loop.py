@@ -1,6 +1,7 @@
 """The loop of every stage. Read it downhill: for each step gradient, update, agreement, log, evaluate, save, stop."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine import heartbeat
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.sampling.keyed_random import fold
-from bert_lamb.train.guards import SkippedSteps
+from bert_lamb.train.guards import Guard
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.schedule import is_due
+from bert_lamb.train.settings import GuardSettings
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage, Task
 
@@ -25,6 +27,7 @@ def train_stage(
     position: Position,
     *,
     seed: int,
+    guards: GuardSettings,
     keeper: Keeper,
     recorder: Recorder,
     stop: StopFlag,
@@ -34,18 +37,20 @@ def train_stage(
     """Train from `position` to the end of the stage, or to a signal; returns the position of the checkpoint it saved.
 
     seed: keys the draws of dropout. evaluation_interval_steps: 0 evaluates at the end only. evaluates_first: before the
-    stage's first step as well. Every rank calls it.
+    stage's first step as well. Every rank calls it. Raises what `Guard` raises, on every rank after the same step.
     """
     total_steps, meter = stage.schedule.total_steps, recorder.meter
     recorder.start_stage(stage, position, engine)
     keeper.start_clock()
-    skipped = SkippedSteps(stage.name)
+    guard = Guard(guards, position)
     if evaluates_first and position.step == 0:
         meter.enter("evaluation")
         recorder.heldout(stage, 0, task.evaluate(engine))
     meter.enter("data")
-    micro_batches = task.micro_batches(position.step + 1)
-    batch, counts = next(micro_batches), task.counts(position.step + 1)
+    passed_over = position.batches_skipped  # step k trains on global batch k + passed_over
+    first, last = position.step + 1 + passed_over, total_steps + passed_over
+    micro_batches = task.micro_batches(first, last)
+    batch, counts = next(micro_batches), task.counts(first)
     for step in range(position.step + 1, total_steps + 1):
         heartbeat.enter("data", step=f"{stage.name} step {step}")
 
@@ -59,7 +64,7 @@ def train_stage(
             of_batch.append(of_micro_batch)
             meter.enter("data")
             batch = next(micro_batches, None)  # the next one, of the next step too, while the device computes this one
-        counts_of_next = task.counts(min(step + 1, total_steps))
+        counts_of_next = task.counts(min(step + 1 + passed_over, last))
 
         # Update.
         meter.enter("optimizer")
@@ -77,9 +82,9 @@ def train_stage(
         # Log, and give up where no step is applied any more.
         meter.enter("logging")
         meter.count(counts, task.flops(counts))
-        recorder.step(stage, step, lr=lr, counts=counts, means=task.metrics(sums, counts), result=result, engine=engine)
-        is_end = step == total_steps
-        skipped.watch(step, is_applied=result.is_applied, is_last=is_end)
+        means, is_end = task.metrics(sums, counts), step == total_steps
+        recorder.step(stage, step, lr=lr, counts=counts, means=means, result=result, engine=engine)
+        guard.watch(step, means["loss"], result, engine, is_last=is_end)
 
         # Evaluate.
         if is_end or is_due(step, evaluation_interval_steps):
@@ -91,7 +96,15 @@ def train_stage(
         is_last = is_end or stop.is_agreed
         if is_last or is_due_by_clock or keeper.is_due(step):
             meter.enter("checkpoint")
-            position = Position(stage.name, step, engine.optimizer_step, engine.loss_scale)
+            position = replace(
+                position,
+                step=step,
+                optimizer_step=engine.optimizer_step,
+                loss_scale=engine.loss_scale,
+                lowest_loss=guard.lowest_loss,
+                calm_step=guard.calm_step,
+                recent_losses=guard.recent_losses,
+            )
             keeper.save(engine, stage, position, is_by_clock=not (is_last or keeper.is_due(step)))
         if is_last:
             keeper.finish()

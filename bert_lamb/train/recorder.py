@@ -10,9 +10,10 @@ import torch
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine, NormRecord, StepResult
-from bert_lamb.outputs.metrics import MetricsLog
+from bert_lamb.outputs.metrics import MetricsLog, forget_metrics_after
 from bert_lamb.outputs.run_dir import METRICS_FILE, PROFILE_FOLDER, RunDir
 from bert_lamb.progress import Progress
+from bert_lamb.train.guards import Spike
 from bert_lamb.train.meter import Meter
 from bert_lamb.train.profile import Profile
 from bert_lamb.train.schedule import is_due
@@ -86,6 +87,29 @@ class Recorder:
             self.log.close()
             self.tracker.finish()
 
+    def forget_after(self, position: Position | None, stages: Sequence[Stage]) -> None:
+        """Drop the lines of what is done again: all after `position`, or all there are."""
+        if self.is_main:
+            first = next((stage.index for stage in stages if position and stage.name == position.phase), 0)
+            self.log.close()
+            forget_metrics_after(
+                self.log.path,
+                finished_phases={stage.name for stage in stages[:first]},
+                phase=stages[first].name,
+                step=position.step if position else -1,
+            )
+
+    def roll_back(self, stage: Stage, stages: Sequence[Stage], position: Position, spike: Spike) -> None:
+        """Say that the run goes on at `position` of the stage, and forget what came after it."""
+        if self.is_main:
+            self._leave_stage()
+            self.forget_after(position, stages)
+            self.write(
+                stage, position.step, "rollback", spike_step=spike.step, batches_skipped=position.batches_skipped
+            )
+            line = f"rollback to {stage.name} step {position.step:,}, past the batches up to step {spike.step:,}'s"
+            print(f"{line}: found {spike.found}", file=sys.stderr, flush=True)
+
     def start_stage(self, stage: Stage, position: Position, engine: Engine) -> None:
         if not self.is_main:
             return
@@ -157,10 +181,13 @@ class Recorder:
     def end_stage(self, stage: Stage, step: int) -> None:
         """Say that the stage stopped after `step`: at its end, or before it by a signal."""
         if self.is_main:
-            self.meter.stop()
-            self.progress.__exit__(None, None, None)
+            self._leave_stage()
             if step == stage.plan.total_steps:
                 self.write(stage, step, "phase_end", seconds=time.monotonic() - self.started_at)
+
+    def _leave_stage(self) -> None:
+        self.meter.stop()
+        self.progress.__exit__(None, None, None)
 
     def write(self, stage: Stage, step: int, kind: str, **fields: Any) -> None:
         """A line of metrics.jsonl and its mirror; on rank 0, between `with` and its end."""

@@ -12,10 +12,13 @@ from bert_lamb.errors import UserError
 from bert_lamb.outputs.run_dir import RunDir
 
 
-def newest_whole(run_dir: RunDir, stages: Sequence[str], process: Process) -> Checkpoint | None:
+def newest_whole(
+    run_dir: RunDir, stages: Sequence[str], process: Process, *, until: tuple[str, int] | None = None
+) -> Checkpoint | None:
     """The newest whole checkpoint, or None for a run that has saved none; every rank calls it and gets the same.
 
-    stages: their names, in order. A damaged one that is newer is named in a line and set aside, as PHASE-STEP.damaged.
+    stages: their names, in order. until: (stage, step); later ones, saved while the loss rose, are set aside too. A
+    damaged one that is newer is named in a line and set aside, as PHASE-STEP.damaged.
     Raises UserError when all are damaged, which then stay as they are, and when another version of bert_lamb wrote the
     newest.
     """
@@ -24,7 +27,12 @@ def newest_whole(run_dir: RunDir, stages: Sequence[str], process: Process) -> Ch
     of_stages = [folder for folder in folders if folder[0] in stages]
     in_order = sorted(of_stages, key=lambda folder: (stages.index(folder[0]), folder[1]))
     passed: list[tuple[Path, str]] = []
+    num_later = 0
     for phase, step, path in reversed(from_rank_0(process, in_order)):
+        if until is not None and (stages.index(phase), step) > (stages.index(until[0]), until[1]):
+            passed.append((path, f"saved while the loss rose, after {until[0]} step {until[1]:,}"))
+            num_later += 1
+            continue
         with together(process):
             checkpoint, damage = _open(path, phase, step, process)
         damage = next(filter(None, of_all_ranks(process, damage)), None)
@@ -37,13 +45,16 @@ def newest_whole(run_dir: RunDir, stages: Sequence[str], process: Process) -> Ch
                 if checkpoint is not None and not checkpoint.has_hashes:
                     _say(f"resume   {path.name} is of an older format, without hashes: its bytes were not compared")
         return checkpoint
-    if passed:
+    if num_later < len(passed):
         found = "; ".join(f"{path.name}: {damage}" for path, damage in passed)
         raise UserError(
             found=f"no whole checkpoint in {run_dir.path} ({found})",
             expected="one of which every byte is as it was written",
             fix="restore one of them from a copy, or start again with if_exists=restart",
         ).reported_by("rank 0")
+    with together(process):
+        if process.is_main:
+            _set_aside(run_dir, passed)
     return None
 
 

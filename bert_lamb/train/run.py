@@ -6,6 +6,7 @@ resuming and continuing are the same code.
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -16,12 +17,13 @@ from bert_lamb.engine.agreement import together
 from bert_lamb.engine.launch import Process, bound_every_wait
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
-from bert_lamb.outputs.metrics import forget_metrics_after
-from bert_lamb.outputs.run_dir import METRICS_FILE, RunDir
+from bert_lamb.outputs.run_dir import RunDir
+from bert_lamb.train.guards import Spike
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder, announce
 from bert_lamb.train.resume import newest_whole
+from bert_lamb.train.settings import GuardSettings
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage, Task
 
@@ -29,6 +31,14 @@ STOPPED_BY_SIGNAL = 143
 
 # What trains a stage: its engine, with the weights and moments of the checkpoint where there is one, and its task.
 Builder = Callable[[Stage, Checkpoint | None, Position], tuple[Engine, Task[Any, Any]]]
+
+
+def next_stage(stages: Sequence[Stage], position: Position) -> Stage | None:
+    """The stage at work at `position`, or the one after it where that is finished; None at the end of the run."""
+    at_work = next(stage for stage in stages if stage.name == position.phase)
+    if position.step < at_work.schedule.total_steps:
+        return at_work
+    return stages[at_work.index + 1] if at_work.index + 1 < len(stages) else None
 
 
 def check_engine(engine: str, process: Process) -> None:
@@ -49,6 +59,7 @@ def train(
     run_dir: RunDir,
     header: Sequence[str],
     seed: int,
+    guards: GuardSettings,
     keeper: Keeper,
     recorder: Recorder,
     stop: StopFlag,
@@ -57,42 +68,48 @@ def train(
 ) -> Checkpoint:
     """Train what is left of `stages`; returns the last checkpoint. header: lines on the run, printed at its start.
 
+    A spike of the loss sends the run back, where guards.on_spike says so and as often as it may.
     evaluates_first: also before the first step of the first stage, for weights that were not drawn.
 
     Exits with STOPPED_BY_SIGNAL when a signal asks. Every rank calls it.
     """
-    checkpoint = newest_whole(run_dir, [stage.name for stage in stages], process)
-    position = checkpoint.position if checkpoint else Position(stages[0].name, step=0, optimizer_step=0)
-    first = next(stage.index for stage in stages if stage.name == position.phase)
+    names = [stage.name for stage in stages]
+    checkpoint = newest_whole(run_dir, names, process)
+    start = Position(names[0], step=0, optimizer_step=0)
+    position = checkpoint.position if checkpoint else start
+    recorder.forget_after(checkpoint.position if checkpoint else None, stages)
     if process.is_main:
         announce(header, stages, resumed_at=position if checkpoint else None)
-        forget_metrics_after(
-            run_dir.path / METRICS_FILE,
-            finished_phases={stage.name for stage in stages[:first]},
-            phase=position.phase,
-            step=position.step if checkpoint else -1,
-        )
-    for stage in stages[first:]:
-        if (position.phase, position.step) == (stage.name, stage.schedule.total_steps):
-            continue
+    while (stage := next_stage(stages, position)) is not None:
         if position.phase != stage.name:
             position = hand_over(position, next_phase=stage.name)
         engine, task = build(stage, checkpoint, position)
         bound_every_wait(process)  # in the groups that the engine made
         engine.set_optimizer_step(position.optimizer_step)
-        with keeper:
-            position = train_stage(
-                stage,
-                task,
-                engine,
-                position,
-                seed=seed,
-                keeper=keeper,
-                recorder=recorder,
-                stop=stop,
-                evaluation_interval_steps=evaluation_interval_steps,
-                evaluates_first=evaluates_first and stage.index == 0,
-            )
+        try:
+            with keeper:
+                position = train_stage(
+                    stage,
+                    task,
+                    engine,
+                    position,
+                    seed=seed,
+                    guards=guards,
+                    keeper=keeper,
+                    recorder=recorder,
+                    stop=stop,
+                    evaluation_interval_steps=evaluation_interval_steps,
+                    evaluates_first=evaluates_first and stage.index == 0,
+                )
+        except Spike as spike:
+            if guards.on_spike != "rollback" or position.num_rollbacks == guards.max_rollbacks:
+                raise stopped(spike, run_dir, stage) from None
+            engine.close()
+            del engine, task
+            checkpoint = newest_whole(run_dir, names, process, until=(stage.name, spike.calm_step))
+            position = past(spike, position, checkpoint.position if checkpoint else start, stage)
+            recorder.roll_back(stage, stages, position, spike)
+            continue
         engine.close()
         del engine, task
         with together(process):
@@ -106,6 +123,24 @@ def train(
         leave_stopped(process, f"after {position.phase} step {position.step}")
     assert checkpoint is not None
     return checkpoint
+
+
+def past(spike: Spike, interrupted: Position, checkpoint: Position, stage: Stage) -> Position:
+    """Where a run goes on after a spike: at the checkpoint's step, with the batches up to the spike passed over.
+
+    interrupted: of the training that met it. A checkpoint of the stage before stands for the stage's first step.
+    """
+    at = checkpoint if checkpoint.phase == stage.name else hand_over(checkpoint, next_phase=stage.name)
+    skipped = interrupted.batches_skipped + spike.step - at.step
+    return replace(at, batches_skipped=skipped, num_rollbacks=interrupted.num_rollbacks + 1)
+
+
+def stopped(spike: Spike, run_dir: RunDir, stage: Stage) -> UserError:
+    """The spike as the run's end, with the checkpoint from before it; on every rank, for rank 0 to print."""
+    of_stage = [(step, path.name) for name, step, path in run_dir.checkpoint_folders() if name == stage.name]
+    calm = [name for step, name in of_stage if step <= spike.calm_step]
+    before = f"the last checkpoint before it is {calm[-1]}" if calm else "no checkpoint of this stage is from before it"
+    return UserError(found=spike.found, expected=spike.expected, fix=f"{spike.fix}; {before}").reported_by("rank 0")
 
 
 def leave_stopped(process: Process, when: str) -> NoReturn:

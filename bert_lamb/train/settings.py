@@ -1,6 +1,7 @@
 """How a run is kept and watched, as plain values."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,17 @@ class CheckpointSettings:
     keep_last: int
     keep_every: int  # steps of the phase: multiples stay for ever; 0: none
     is_asynchronous: bool  # a thread writes while the training goes on
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """When to give up; see config/run.py for each."""
+
+    max_skipped_steps: int
+    on_spike: Literal["stop", "rollback", "ignore"]
+    max_loss_rise: float
+    window_steps: int
+    max_rollbacks: int
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,14 @@ Batch = TypeVar("Batch")
 class Task(Protocol[CountsType, Batch]):
     """What a stage learns, on one rank."""
 
-    def micro_batches(self, first_step: int) -> Iterator[Batch]:
-        """This rank's micro-batches from the first of step `first_step` to the stage's end, in order, on the device."""
+    def micro_batches(self, first: int, last: int) -> Iterator[Batch]:
+        """This rank's micro-batches of the global batches first..last, in order, on the device.
 
-    def counts(self, step: int) -> CountsType:
-        """The normalizers of a step's global batch, the same on every rank."""
+        The stage's first global batch is 1, and there is no last one: who passes over some goes beyond total_steps.
+        """
+
+    def counts(self, number: int) -> CountsType:
+        """The normalizers of a global batch, the same on every rank."""
 
     def loss(self, model: Any, batch: Batch, counts: CountsType) -> tuple[Tensor, Tensor]:
         """(this micro-batch's share of the global batch's mean loss, its sums for `metrics`: [K] without gradient)."""

@@ -79,7 +79,7 @@ def make_row(
         world_size=1,
     )
     total_steps = -(-num_batches * micro_batch_size // GLOBAL_BATCH_SIZE)
-    stream = batches.loader(first_step=1, total_steps=total_steps, num_workers=num_workers, pin_memory=False)
+    stream = batches.loader(first_step=1, last_step=total_steps, num_workers=num_workers, pin_memory=False)
     return Row(instances.max_seq_length, whole_word, num_workers, stream)
 
 

@@ -116,7 +116,7 @@ def test_loader_seeks_and_keeps_order(shards, monkeypatch, num_workers, tokens_p
     """Blocks of one micro-batch, of all six, of three, of two."""
     monkeypatch.setattr("bert_lamb.data.batches.TOKENS_PER_BLOCK", tokens_per_block)
     batches = training(shards)
-    late = list(batches.loader(first_step=3, total_steps=5, num_workers=num_workers, pin_memory=False))
+    late = list(batches.loader(first_step=3, last_step=5, num_workers=num_workers, pin_memory=False))
     assert len(late) == 6
     for number, batch in enumerate(late):
         assert_equal(batch, batches[4 + number])

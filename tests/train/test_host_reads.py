@@ -77,8 +77,8 @@ def test_the_next_batch_is_ready_before_the_host_waits(shards, tmp_path, monkeyp
         order.append("step")
         return to_step(engine, lr)
 
-    def batching(task, first_step):
-        for batch in batches(task, first_step):
+    def batching(task, first, last):
+        for batch in batches(task, first, last):
             order.append("batch")
             yield batch
 
@@ -109,7 +109,7 @@ def test_no_micro_step_waits_on_a_gpu(shards, tmp_path):
         loss_scale=None,
     )
     task = PretrainingTask(recipe, phase, rank=0, world_size=1, device=process.device, loader_workers=0)
-    batches, counts = task.micro_batches(1), task.counts(1)
+    batches, counts = task.micro_batches(1, phase.stage.schedule.total_steps), task.counts(1)
     engine.backward(task.loss(engine.model, next(batches), counts)[0])  # kernels are loaded, memory is reserved
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

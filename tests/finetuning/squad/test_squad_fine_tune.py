@@ -30,7 +30,13 @@ from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.schedule import Schedule
-from bert_lamb.train.settings import CheckpointSettings, LoggingSettings, MeterSettings, TrackerSettings
+from bert_lamb.train.settings import (
+    CheckpointSettings,
+    GuardSettings,
+    LoggingSettings,
+    MeterSettings,
+    TrackerSettings,
+)
 from bert_lamb.train.stop import StopFlag
 from bert_lamb.train.task import Stage
 from tests.tiny_bert import tiny_config
@@ -89,6 +95,7 @@ def train(tmp_path):
                 engine,
                 Position("fine_tuning", 0, 0),
                 seed=seed,
+                guards=GuardSettings(50, "stop", 2.0, 10, 0),
                 keeper=Keeper(run_dir, CPU, CheckpointSettings(0, 0, 1, 0, True), about={}),
                 recorder=recorder,
                 stop=StopFlag(),
@@ -183,7 +190,7 @@ def test_ranks_share_a_global_batch(material, world_size):
     features, positions = (features * 2)[:10], (positions * 2)[:10]
     task = task_of(features, positions)
     tasks = [task_of(features, positions, world_size=world_size, rank=rank) for rank in range(world_size)]
-    seen = [list(of_rank.micro_batches(1)) for of_rank in tasks]
+    seen = [list(of_rank.micro_batches(1, 5)) for of_rank in tasks]
     accumulation = 4 // world_size
     for step in range(1, 6):
         rows = sorted(
@@ -201,7 +208,7 @@ def test_ranks_share_a_global_batch(material, world_size):
         ]
         assert (counts.num_sequences, counts.num_tokens) == (4, sum(lengths))
         assert counts.sum_squared_lengths == sum(length**2 for length in lengths)
-    again = list(tasks[0].micro_batches(3))
+    again = list(tasks[0].micro_batches(3, 5))
     for (inputs, targets), (expected, of) in zip(again, seen[0][2 * accumulation :], strict=True):
         assert torch.equal(targets, of)
         assert torch.equal(inputs.input_ids, expected.input_ids)
