@@ -101,7 +101,12 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
     if phase is not run.phases[-1]:
         raise _refusal(file, number, f"a {kind} of {phase.name}", f"one of {names[-1]}, which has begun")
     phase.num_steps = max(phase.num_steps, step)
-    if kind in ("phase_end", "scores", "glue_scores"):
+    if kind == "rollback":
+        run.notes.append(
+            f"The loss rose in step {record['spike_step']:,} of {phase.name}; the run went back to step {step:,} and"
+            f" passed over batches, {record['batches_skipped']:,} of the phase so far."
+        )
+    if kind in ("rollback", "phase_end", "scores", "glue_scores"):
         return
     records = {"step": phase.steps, "heldout": phase.heldout, "trust_ratios": phase.trust_ratios}[kind]
     if records and step <= records[-1]["step"]:

@@ -43,7 +43,7 @@ def train_stage(
     recorder.start_stage(stage, position, engine)
     keeper.start_clock()
     guard = Guard(guards, position)
-    if evaluates_first and position.step == 0:
+    if evaluates_first and position.step == 0 and position.batches_skipped == 0:
         meter.enter("evaluation")
         recorder.heldout(stage, 0, task.evaluate(engine))
     meter.enter("data")

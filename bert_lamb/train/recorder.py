@@ -114,7 +114,7 @@ class Recorder:
         if not self.is_main:
             return
         plan, peak = stage.plan, self.meter.start(stage)
-        if position.step > 0:
+        if position.step > 0 or position.batches_skipped > 0:
             self.write(stage, position.step, "resume", world_size=engine.world_size, **peak)
         else:
             self.write(

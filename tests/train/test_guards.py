@@ -19,6 +19,7 @@ from bert_lamb.errors import UserError
 from bert_lamb.optim import NormRecord
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.pretraining.task import PretrainingTask
+from bert_lamb.report.metrics import read_metrics
 from bert_lamb.train.guards import Guard, Spike
 from bert_lamb.train.settings import GuardSettings
 from tests.pretraining.test_pretrain import assert_same_bits, run_here
@@ -186,6 +187,9 @@ def test_a_run_does_not_go_back_for_ever(shards, tmp_path, numbered):
     with pytest.raises(UserError, match="no checkpoint of this stage is from before it"):
         run_here(shards, tmp_path / "run", *words)
     assert trained == [1, 2, 3, 4, 5, 6, 7]
+    told = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in told.phases[0].steps] == [1, 2]
+    assert told.notes[-1].endswith("went back to step 0 and passed over batches, 5 of the phase so far.")
     assert not RunDir(tmp_path / "run").checkpoints()
 
 
