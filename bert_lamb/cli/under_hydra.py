@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bert_lamb.cli import faults
-from bert_lamb.cli.compose import conf_dir, does_not_compose
+from bert_lamb.cli.compose import OF_HYDRA, conf_dir, does_not_compose
 from bert_lamb.cli.faults import EXIT_CHECK_FAILED, EXIT_USER_ERROR
 from bert_lamb.cli.run import run
 from bert_lamb.cli.system_errors import user_error_of
@@ -86,7 +86,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
         if refused is None:
             raise
         raise refused from error
-    except (YAMLError, UnicodeDecodeError) as error:  # of a file of --config-dir
+    except (YAMLError, *OF_HYDRA) as error:  # of a file of --config-dir, or of words
         if is_composed:
             raise
         raise does_not_compose(command, error) from error

@@ -6,6 +6,7 @@ Rooms below the door never see these objects; they take plain values.
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -69,6 +70,7 @@ def new_name_of(command: str, message: str) -> str | None:
     return None
 
 
+@cache
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra as `schema/<command>` and `schema/optimizer/<name>`."""
     from hydra.core.config_store import ConfigStore

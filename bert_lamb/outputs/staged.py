@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 
@@ -96,7 +97,14 @@ def begin(output_dir: Path, kind: OutputKind, purpose: dict[str, Any]) -> Path:
     purpose: plain values that decide what the output is to become. Processes that begin at the same time agree.
     """
     partial_dir = partial_dir_of(output_dir)
-    partial_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        partial_dir.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # in /proc, or where another process deletes it
+        raise UserError(
+            found=f"a place in which no folder can be made, {error.filename}",
+            expected=f"one for {partial_dir}",
+            fix=f"set {kind.option}",
+        ) from error
     mark = partial_dir / UNFINISHED_MARK
     text = _mark_of(kind, purpose)
     if not mark.is_file():

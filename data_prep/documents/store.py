@@ -4,7 +4,8 @@
       00000.index.arrow    a row a document: key, number, outcome, size, hashes
       00000.text.arrow     its plain text; only while a vocabulary is to be trained on it
       00000.tokens.arrow   its sentences as token ids
-      done.json            the numbers of blocks and documents, written when all of them are there
+      done.json            the numbers of blocks and documents and the sha256 of every file and of the vocabulary,
+                           written when all of them are there
 
 Arrow files, mapped, written under another name and renamed: a file that is there is whole. Rows of a block's files go
 together.
@@ -14,11 +15,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import appearing_whole, write_atomically
+from bert_lamb.outputs.hashing import file_sha256
 
 INDEX, TEXT, TOKENS = "index", "text", "tokens"
 DONE_FILE = "done.json"
@@ -97,26 +101,82 @@ class Done:
     num_documents: int  # read, whatever became of them
 
 
-def mark_done(folder: Path, done: Done) -> None:
+def mark_done(folder: Path, done: Done, *, vocabulary: Path | None) -> None:
+    """Put down that a partition is finished, with the hashes of its files. vocabulary: the ids are of; None: of text."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / DONE_FILE, json.dumps(asdict(done)) + "\n", is_shared=True)
+    mark = {
+        **asdict(done),
+        "files": {path.name: file_sha256(path) for path in _files_of(folder, done, (INDEX, TEXT, TOKENS))},
+        "vocabulary": file_sha256(vocabulary) if vocabulary is not None else None,
+    }
+    write_atomically(folder / DONE_FILE, json.dumps(mark) + "\n", is_shared=True)
 
 
 def read_done(folder: Path) -> Done | None:
     """None where the partition is not finished, or is so no more.
 
     A mark outlives its blocks where a process was killed while it cleared them away, and comes before them where a
-    share is being copied from another machine.
+    share is being copied from another machine. One that is not as it was written counts as none.
     """
-    mark = folder / DONE_FILE
-    if not mark.is_file():
+    mark = _mark_in(folder)
+    if mark is None:
         return None
-    done = Done(**json.loads(mark.read_text()))
+    done = Done(mark["num_blocks"], mark["num_documents"])
     are_there = all(
         block.path(INDEX).is_file() and (block.path(TOKENS).is_file() or block.path(TEXT).is_file())
         for block in blocks_of(folder, done)
     )
     return done if are_there else None
+
+
+def mark_tokens(folder: Path, done: Done, *, vocabulary: Path) -> None:
+    """Put down the hashes of tokens that were made after the partition was marked; nothing where they are known."""
+    mark = _mark_in(folder)
+    names = {block.path(TOKENS).name for block in blocks_of(folder, done)}
+    if mark is None or mark["vocabulary"] != file_sha256(vocabulary) or not names <= mark["files"].keys():
+        mark_done(folder, done, vocabulary=vocabulary)
+
+
+def require_as_written(folder: Path, *, vocabulary: Path | None) -> None:
+    """UserError where a file of a finished partition has other bytes than when it was finished.
+
+    vocabulary: that its ids must be of; None while there are none, so that only index and text are compared. Between
+    the stations lie machines, copies and days, and what is damaged there would be trained on.
+    """
+    mark = _mark_in(folder)
+    assert mark is not None
+    fix = f"delete {folder}, run bert-lamb prepare for it again (if_exists=resume), and merge if it was a share"
+    parts = (INDEX, TEXT) if vocabulary is None else (INDEX, TOKENS)
+    for path in _files_of(folder, Done(mark["num_blocks"], mark["num_documents"]), parts):
+        if file_sha256(path) != mark["files"].get(path.name):
+            raise UserError(found=f"other bytes in {path} than were written", expected="those of its sha256", fix=fix)
+    if vocabulary is not None and file_sha256(vocabulary) != mark["vocabulary"]:
+        raise UserError(
+            found=f"{vocabulary}, which is not the vocabulary that the ids in {folder} are of",
+            expected="that of its sha256",
+            fix=f"delete {vocabulary.parent} and prepare again",
+        )
+
+
+def _mark_in(folder: Path) -> dict[str, Any] | None:
+    """done.json; None where there is none, or one that names other files than its number of blocks has."""
+    try:
+        mark = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
+        done, names = Done(mark["num_blocks"], mark["num_documents"]), set(mark["files"])
+        is_counted = all(type(count) is int and count >= 0 for count in (done.num_blocks, done.num_documents))
+        indexes = {name for name in names if name.endswith(f".{INDEX}.arrow")}
+        is_sound = is_counted and done.num_blocks == len(indexes)
+        is_sound = is_sound and indexes == {block.path(INDEX).name for block in blocks_of(folder, done)}
+        is_sound = is_sound and all(type(one) is str for one in mark["files"].values())
+        return mark if is_sound and isinstance(mark["vocabulary"], str | None) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _files_of(folder: Path, done: Done, parts: Sequence[str]) -> list[Path]:
+    """Those that are there."""
+    paths = [block.path(part) for block in blocks_of(folder, done) for part in parts]
+    return [path for path in paths if path.is_file()]
 
 
 def blocks_of(folder: Path, done: Done) -> list[BlockFiles]:

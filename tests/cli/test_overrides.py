@@ -178,6 +178,15 @@ def test_what_is_refused(words, message):
     assert message in refused(*CORPUS, *words)
 
 
+@pytest.mark.parametrize("word", ["+=", "+model=true", "+model=1.5", f"+{'x' * 300}=1", "--resolve", "recipe=[]"])
+@pytest.mark.parametrize("flags", [[], ["hydra.verbose=false"]])
+def test_words_that_hydra_meets_with_an_assertion_or_the_like(word, flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*RUN, word, *flags]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert line.startswith("bert-lamb pretrain: found ")
+
+
 def test_home_folders(monkeypatch):
     monkeypatch.setenv("HOME", "/h")
     made = compose(*CORPUS[:2], "sources.text.path=~/t", "output_dir='~/o'", "vocabulary.file=~/v", "share=0/1")
