@@ -86,7 +86,7 @@ def draw_heat_maps(run: Run) -> list[tuple[str, str]]:
 def as_svg(title: str, draw: Callable[[Figure, Run], None], run: Run) -> str:
     """One figure as an SVG element without fixed size; the same run gives the same bytes."""
     stream = io.StringIO()
-    # The salt keeps ids of several figures apart. Of axes too small for its layout, as after one step, matplotlib warns.
+    # The salt keeps ids of several figures apart. Of axes too small for a layout, as after one step, matplotlib warns.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")

@@ -89,8 +89,15 @@ def write_tokens(
 
 
 def read(block: BlockFiles, part: str) -> pa.RecordBatch:
-    """A file of a block, mapped."""
-    return pa.ipc.open_file(pa.memory_map(str(block.path(part)))).get_batch(0)
+    """A file of a block, mapped; UserError for one that is empty or the like, as a machine without power leaves it."""
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(block.path(part)))).get_batch(0)
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            found=f"{block.path(part)} that cannot be read ({error})",
+            expected="what was written there",
+            fix=f"delete {block.folder}, and prepare again (if_exists=resume)",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Done:
 
 
 def mark_done(folder: Path, done: Done, *, vocabulary: Path | None) -> None:
-    """Put down that a partition is finished, with the hashes of its files. vocabulary: the ids are of; None: of text."""
+    """Put down that a partition is finished, with the hashes of its files. vocabulary: of the ids; None: of no ids."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = {
         **asdict(done),

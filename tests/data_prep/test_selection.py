@@ -150,7 +150,7 @@ def test_a_mark_without_its_blocks_counts_for_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["00000.index.arrow", "00000.tokens.arrow", "done.json", "../vocab.txt"])
 def test_what_is_damaged_between_the_stations_is_not_trained_on(tmp_path, name):
-    """Any flipped bit of a partition's files, after it was finished: here, on the way from another machine, years ago."""
+    """Any flipped bit in the files of a finished partition: on this disk, or on the way from another machine."""
     source = Source("one", "text")
     partition = stored(tmp_path, 0, source, [[(1, "x", 1, ""), (2, "y", 1, "")]])
     file = tmp_path / partition.id / name

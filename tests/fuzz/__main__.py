@@ -13,7 +13,10 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -45,7 +48,10 @@ def main() -> int:
         if options.only in (str(case.number), case.job) or case.kind.startswith(options.only)
     ]
     with tempfile.TemporaryDirectory() as name:
-        material = make_material(Path(name) / "material")
+        material = Path(name) / "material"
+        wait_for(
+            start_child(lambda: make_material(material))
+        )  # so that no library has threads here, which a child would miss
         for module in IMPORTED:
             import_module(module)
         gc.freeze()  # or the first collection of every child would copy all pages
@@ -65,21 +71,34 @@ def run_all(
     cases: list[Case], seed: int, material: Path, scratch: Path, num_processes: int, log: Path | None
 ) -> list[Found]:
     """Each process takes every so manieth case."""
-    children = {}
-    for number in range(num_processes):
-        file = scratch / f"results{number}"
-        child = os.fork()
-        if child == 0:
-            try:
-                found = [_run(case, seed, material, scratch, log) for case in cases[number::num_processes]]
-                file.write_bytes(pickle.dumps(found))
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children[child] = file
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-    return [one for file in children.values() for one in pickle.loads(file.read_bytes())]
+    files = [scratch / f"results{number}" for number in range(num_processes)]
+
+    def run_share(number: int) -> None:
+        found = [_run(case, seed, material, scratch, log) for case in cases[number::num_processes]]
+        files[number].write_bytes(pickle.dumps(found))
+
+    for child in [start_child(partial(run_share, number)) for number in range(num_processes)]:
+        wait_for(child)
+    return [one for file in files for one in pickle.loads(file.read_bytes())]
+
+
+def start_child(work: Callable[[], object]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait_for(child: int) -> None:
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def _run(case: Case, seed: int, material: Path, scratch: Path, log: Path | None) -> Found:

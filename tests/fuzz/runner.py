@@ -3,6 +3,7 @@
 The child has descriptors, an environment, a working folder and limits of its own, so no case sees another.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CPU_SECONDS, WALL_SECONDS = 40, 400
+CPU_SECONDS, WALL_SECONDS = 40, 200
 EXTRA_BYTES = 6 << 30  # of address space beyond what the parent has
 MAX_OUTPUT = 1_000_000
 TIMEOUT = -1
@@ -65,7 +66,9 @@ def _be_the_child(
         os.environ.update(environment)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA_BYTES,) * 2)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        most = used + EXTRA_BYTES if hard == resource.RLIM_INFINITY else min(used + EXTRA_BYTES, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -78,7 +81,7 @@ def _be_the_child(
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or None
                 stream.flush()
         os._exit(status if isinstance(status, int) and 0 <= status < 256 else 99)
 

@@ -278,7 +278,7 @@ def test_an_unknown_kind_is_noted(tmp_path):
         (trust_ratios("phase1", 5, param_norm={"w": "big"}), "param_norm {'w': 'big'}"),
         (trust_ratios("phase1", 5, update_norm=[1.0]), r"update_norm \[1.0\]"),
         (trust_ratios("phase1", 0), "trust_ratios with step 0"),
-        (step("phase1", 10**400), "a step with step 1000"),
+        (step("phase1", 5, step=10**400), "a step with step 1000"),
         (step("phase1", 5, seconds=10**400), "seconds 1000"),
         (step("phase1", 5, evaluation_share=0.5, checkpoint_share=0.5), "pauses took all of its time"),
         ("[" * 100_000, "no JSON"),
