@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb.errors import UserError
-from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, beside, write_atomically
 from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 
 # In OUTPUT.partial: {"kind": whose it is to continue or delete, "purpose": the settings of what it is to become}.
@@ -29,7 +29,7 @@ class OutputKind:
 
 def partial_dir_of(output_dir: Path) -> Path:
     """Where an output is made before it is renamed to its place."""
-    return output_dir.with_name(output_dir.name + PARTIAL_SUFFIX)
+    return beside(output_dir, PARTIAL_SUFFIX)
 
 
 def is_complete(output_dir: Path, kind: OutputKind, *, if_exists: str) -> bool:

@@ -16,8 +16,8 @@ from tests.fuzz.runner import Outcome, call
 from tests.fuzz.verdict import faults
 
 OVERRIDES_PER_KEY, WORDS_PER_JOB = 2, 12
-VARIABLES_PER_JOB, STREAMS_PER_JOB, IN_THE_WAY_PER_JOB = 3, 1, 5
-FILES_PER_JOB, FILES_PER_LIGHT_JOB = 10, 40
+VARIABLES_PER_COMMAND, STREAMS_PER_COMMAND, IN_THE_WAY_PER_JOB = 4, 1, 5
+FILES_PER_JOB, FILES_PER_LIGHT_JOB = 8, 42
 LIGHT = ("verify", "inspect", "score", "push", "import", "export", "ask")  # commands without training or figures
 # One job of each command is enough for what does not depend on its files.
 OF_EACH_COMMAND = tuple({JOBS[name].command: name for name in reversed(JOBS)}.values())
@@ -55,14 +55,14 @@ def make_cases(seed: int) -> list[Case]:
             *overrides.with_wrong_words(job, draws_of(job, "words"), number=WORDS_PER_JOB),
         ):
             drawn.append(Case(len(drawn), kind, job, words))
+        for kind, surroundings in (
+            *environments.with_wrong_variables(job, draws_of(job, "variables"), number=VARIABLES_PER_COMMAND),
+            *environments.with_closed_streams(job, draws_of(job, "streams"), number=STREAMS_PER_COMMAND),
+        ):
+            drawn.append(Case(len(drawn), kind, job, JOBS[job].words, surroundings))
     for job in JOBS:
         for kind, words in environments.with_something_in_the_way(job, draws_of(job, "way"), number=IN_THE_WAY_PER_JOB):
             drawn.append(Case(len(drawn), kind, job, words))
-        for kind, surroundings in (
-            *environments.with_wrong_variables(job, draws_of(job, "variables"), number=VARIABLES_PER_JOB),
-            *environments.with_closed_streams(job, draws_of(job, "streams"), number=STREAMS_PER_JOB),
-        ):
-            drawn.append(Case(len(drawn), kind, job, JOBS[job].words, surroundings))
         num_files = FILES_PER_LIGHT_JOB if JOBS[job].command in LIGHT else FILES_PER_JOB
         for number in range(num_files if job != "demo-data" else 0):
             drawn.append(Case(len(drawn), "file", job, JOBS[job].words, broken=str(number)))
