@@ -179,7 +179,8 @@ def test_what_is_refused(words, message):
 
 
 @pytest.mark.parametrize(
-    "word", ["+=", "+model=true", "+model=1.5", f"+{'x' * 300}=1", "--resolve", "seed=" + "9" * 5000]
+    "word",
+    ["+=", "+model=true", "+model=1.5", f"+{'x' * 300}=1", "--resolve", "seed=" + "9" * 5000, "--odd", "--cfg=x"],
 )
 @pytest.mark.parametrize("flags", [[], ["hydra.verbose=false"]])
 def test_words_that_hydra_meets_with_an_assertion_or_the_like(word, flags, tmp_path, monkeypatch, capsys):

@@ -18,20 +18,9 @@ from tests.fuzz.runner import TIMEOUT, Outcome
 from tests.launch import CHECKOUT
 
 SEED = 0
-NUM_QUICK = 110
-# Jobs whose files cost nothing to make; others are called without theirs, which is one more mistake.
-QUICK = {
-    "verify",
-    "score",
-    "score-v2",
-    "import-google",
-    "prepare-jsonl",
-    "inspect",
-    "pretrain",
-    "squad",
-    "push",
-    "export",
-}
+NUM_QUICK = 100
+# What is called in a tenth of a second, and of it what does not need more than the inputs.
+QUICK = ("verify", "inspect", "score", "score-v2", "import-google", "export", "push", "report")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +29,8 @@ def inputs(tmp_path_factory):
 
 
 def test_some_of_the_cases(inputs, tmp_path):
-    cases = [case for case in make_cases(SEED) if case.job in QUICK and (inputs / JOBS[case.job].reads[0]).exists()]
+    cases = [case for case in make_cases(SEED) if case.job in QUICK]
+    cases = [case for case in cases if case.broken is None or (inputs / JOBS[case.job].reads[0]).exists()]
     results = [run_case(case, SEED, inputs, tmp_path) for case in cases[:NUM_QUICK]]
     assert {key: [one.case.number for one in found] for key, found in group(results).items()} == {}
     statuses = [one.outcome.status for one in results]
@@ -69,8 +59,8 @@ LINE = "bert-lamb score: found x; expected y; fix: z\n"
         (Outcome(2, "", ""), "silence"),
         (Outcome(2, "", "found x\n" + LINE), "none of ours"),
         (Outcome(2, "", "bert-lamb verify: found x; expected y; fix: z\n"), "no line of ours"),
-        (Outcome(2, "", LINE.replace("x", "\x1b[31m")), "control characters"),
-        (Outcome(2, "", LINE.replace("x", "x" * 9999)), "a line of"),
+        (Outcome(2, "", LINE.replace("d x", "d \x1b[31m")), "control characters"),
+        (Outcome(2, "", LINE.replace("d x", "d " + "x" * 9999)), "a line of"),
         (Outcome(1, "", "Traceback (most recent call last):\nKeyError: 3\n"), "traceback: KeyError"),
         (Outcome(2, "", LINE + "x.py:3: UserWarning: odd\n"), "a library's warning"),
         (Outcome(TIMEOUT, "", ""), "does not end"),
