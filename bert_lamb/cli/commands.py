@@ -189,6 +189,7 @@ def run_export(config: ExportConfig) -> int:
 
 
 def run_push(config: PushConfig) -> int:
+    _keep_deepspeed_on_cpu()
     from bert_lamb.checkpoint.push import push
 
     push(

@@ -126,8 +126,8 @@ def read_scores(label: str, folder: Path) -> Record:
     """The part of a `bert-lamb squad` result that a report quotes, under `label`."""
     file, fix = folder / SCORES_FILE, f"set scores.{label}, or restore the file as the run wrote it"
     result = read_object(file, expected="a finished output of `bert-lamb squad`", fix=fix)
-    found = {name: result.get(name) for name in ("dataset_name", *POINTS, *QUESTIONS)}
-    config = result.get("config")
+    found: Record = {name: result.get(name) for name in ("dataset_name", *POINTS, *QUESTIONS)}
+    config: Any = result.get("config")
     is_sound = (
         isinstance(found["dataset_name"], str)
         and all(type(found[name]) in (int, float) and 0 <= found[name] <= 100 for name in POINTS)

@@ -5,6 +5,7 @@ duplicate of a document that was itself left out, copies of a document in one gr
 """
 
 import hashlib
+import json
 import random
 from collections import Counter
 from fractions import Fraction
@@ -163,6 +164,17 @@ def test_what_is_damaged_between_the_stations_is_not_trained_on(tmp_path, name):
             continue
         assert name == "done.json"  # of which the number of documents is the one thing that is not compared
         assert kept(chosen) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_blocks": 1}, {"num_blocks": 10**18}, {"num_documents": -1}, {"files": []}, {"vocabulary": 1}]
+)
+def test_a_mark_that_is_not_as_written_counts_for_nothing(tmp_path, change):
+    source = Source("one", "text")
+    partition = stored(tmp_path, 0, source, [[(1, "x", 1, "")], [(2, "y", 1, "")]])
+    mark = tmp_path / partition.id / "done.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | change))
+    assert store.read_done(mark.parent) is None
 
 
 SHARES = [0.0, 2**-64, 3 * 2**-64, 2**-53, 0.005, 0.1, 0.5, 1 - 2**-53, 1.0]
