@@ -75,7 +75,12 @@ def _faults_of_result(job: Job, words: tuple[str, ...], outcome: Outcome, folder
     given = dict(word.lstrip("+").partition("=")[::2] for word in words)
     output = folder / given.get("output_dir", given.get("run_dir", job.output or "out")).strip("'\"")
     for file in sorted(folder.rglob("*.json*")) if job.command != "prepare" else []:
-        if file.is_file() and file.suffix in (".json", ".jsonl") and file.stat().st_mtime_ns > _begun(folder):
+        if (
+            not file.is_symlink()
+            and file.is_file()
+            and file.suffix in (".json", ".jsonl")
+            and file.stat().st_mtime_ns > _begun(folder)
+        ):
             yield from _not_json(file)
     if job.command == "score":
         yield from _not_strict(outcome.stdout, "what score prints")
