@@ -126,9 +126,9 @@ def test_a_dry_run_sends_nothing(hub, folder, capsys):
         ({"config.json": b"[]"}, "config.json with list"),
         ({"config.json": b"{"}, "config.json"),
         ({"config.json": b"\xef\xbb\xbf" + FILES["config.json"]}, "config.json with a byte order mark"),
-        ({"model.safetensors": FILES["model.safetensors"][:-1]}, "model.safetensors that cannot be read"),
+        ({"model.safetensors": FILES["model.safetensors"][:-1]}, "model.safetensors"),
         ({"model.safetensors": b'"x"'}, "model.safetensors"),
-        ({"vocab.txt": b""}, "vocab.txt"),
+        ({"vocab.txt": b""}, "a vocabulary of 1 entries without [UNK]"),
         ({"tokenizer_config.json": b"[" * 100_000}, "tokenizer_config.json whose json is nested too deeply"),
     ],
 )

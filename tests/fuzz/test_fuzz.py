@@ -19,8 +19,7 @@ from tests.launch import CHECKOUT
 
 SEED = 0
 NUM_QUICK = 100
-# What is called in a tenth of a second, and of it what does not need more than the inputs.
-QUICK = ("verify", "inspect", "score", "score-v2", "import-google", "export", "push", "report")
+QUICK = ("verify", "inspect", "score", "score-v2")  # a tenth of a second each, and no library that a child would import
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +28,8 @@ def inputs(tmp_path_factory):
 
 
 def test_some_of_the_cases(inputs, tmp_path):
-    cases = [case for case in make_cases(SEED) if case.job in QUICK]
-    cases = [case for case in cases if case.broken is None or (inputs / JOBS[case.job].reads[0]).exists()]
-    results = [run_case(case, SEED, inputs, tmp_path) for case in cases[:NUM_QUICK]]
+    cases = [case for case in make_cases(SEED) if case.job in QUICK][:NUM_QUICK]
+    results = [run_case(case, SEED, inputs, tmp_path) for case in cases]
     assert {key: [one.case.number for one in found] for key, found in group(results).items()} == {}
     statuses = [one.outcome.status for one in results]
     assert statuses.count(2) > NUM_QUICK / 2
