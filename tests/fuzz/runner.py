@@ -4,6 +4,7 @@ The child has descriptors, an environment, a working folder and limits of its ow
 """
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -51,6 +52,7 @@ def _be_the_child(
     status = 1
     try:
         os.setsid()
+        gc.disable()  # a collection would copy every page of the parent's
         os.chdir(folder)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
