@@ -137,7 +137,7 @@ def _unknown_keys(node: Any, schema: type[Any], prefix: str = "") -> Iterator[Us
 
 def _of_other_kinds(value: Any, hint: Any, key: str = "") -> Iterator[UserError]:
     """What an interpolation has put in the place of a group of keys or a list; OmegaConf looks at single values."""
-    kind = hint if is_dataclass(hint) else get_origin(hint)
+    kind: Any = hint if is_dataclass(hint) else get_origin(hint)
     if kind in (dict, list) or is_dataclass(kind):
         if not isinstance(value, kind):
             yield UserError(

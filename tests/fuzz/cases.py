@@ -117,6 +117,8 @@ def break_a_file(job: Job, folder: Path, draws: random.Random) -> tuple[str, str
     before = file.read_bytes()
     kinds[name](file, draws)
     is_changed = file.is_symlink() or not file.is_file() or file.read_bytes() != before
+    if is_changed and job.is_end_open and file.is_file() and not file.is_symlink():
+        is_changed = not file.read_bytes().startswith(before)
     place = str(file.relative_to(folder))
     is_sealed = is_changed and any(fnmatchcase(place, f"*{pattern}") for pattern in job.sealed)
     return f"file: {name}", f"{place}: {name}", is_sealed

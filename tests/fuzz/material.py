@@ -48,6 +48,7 @@ class Job:
     reads: tuple[str, ...] = ()
     output: str | None = None
     sealed: tuple[str, ...] = ()
+    is_end_open: bool = False  # what follows the bytes of a sealed file is read by nobody
     breaks: tuple[str, ...] = ("*",)
     is_remade: bool = False  # what is damaged may be made again, to the same shards as without the damage
 
@@ -127,7 +128,9 @@ JOBS: dict[str, Job] = {
         breaks=("export/bert_lamb*",),
     ),
     "push": Job(("push", "model_dir=export", "repo=somebody/model", "dry_run=true"), ("export",)),
-    "import-google": Job(("import", "source=google", "output_dir=out"), ("google",), "out", sealed=("*.ckpt.data*",)),
+    "import-google": Job(
+        ("import", "source=google", "output_dir=out"), ("google",), "out", sealed=("*.ckpt.data*",), is_end_open=True
+    ),
     "import-torch": Job(
         ("import", "source=torch/weights.pt", "config=torch/config.json", "vocab=vocab.txt", "output_dir=out"),
         ("torch", "vocab.txt"),
