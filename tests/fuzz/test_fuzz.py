@@ -18,7 +18,7 @@ from tests.fuzz.runner import TIMEOUT, Outcome
 from tests.launch import CHECKOUT
 
 SEED = 0
-NUM_QUICK = 80
+NUM_QUICK = 40
 QUICK = ("verify", "inspect", "score", "score-v2")  # a tenth of a second each, and no library that a child would import
 
 
