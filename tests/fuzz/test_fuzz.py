@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -43,6 +44,13 @@ def test_a_seed_gives_the_same_cases():
     assert cases != make_cases(8)
     assert len(make_cases(SEED)) >= 2000
     assert {JOBS[case.job].command for case in cases} == {JOBS[name].command for name in OF_EACH_COMMAND}
+
+
+def test_the_committed_result_is_of_these_cases():
+    result = json.loads((CHECKOUT / "tests" / "fuzz" / "result.json").read_text())
+    cases = make_cases(result["seed"])
+    assert (result["num_cases"], result["not_as_they_should_be"]) == (len(cases), [])
+    assert result["by_command"] == dict(sorted(Counter(JOBS[case.job].command for case in cases).items()))
 
 
 LINE = "bert-lamb score: found x; expected y; fix: z\n"
