@@ -4,8 +4,9 @@
       00000.index.arrow    a row a document: key, number, outcome, size, hashes
       00000.text.arrow     its plain text; only while a vocabulary is to be trained on it
       00000.tokens.arrow   its sentences as token ids
-      done.json            the numbers of blocks and documents and the sha256 of every file and of the vocabulary,
-                           written when all of them are there
+      tokens.json          the sha256 of the tokens and of the vocabulary, written when all tokens are there
+      done.json            the numbers of blocks and documents and the sha256 of the other files, written when all of
+                           them are there
 
 Arrow files, mapped, written under another name and renamed: a file that is there is whole. Rows of a block's files go
 together.
@@ -25,7 +26,7 @@ from bert_lamb.outputs.atomic import appearing_whole, write_atomically
 from bert_lamb.outputs.hashing import file_sha256
 
 INDEX, TEXT, TOKENS = "index", "text", "tokens"
-DONE_FILE = "done.json"
+DONE_FILE, TOKENS_FILE = "done.json", "tokens.json"
 HASH_BYTES = 16
 
 
@@ -111,11 +112,9 @@ class Done:
 def mark_done(folder: Path, done: Done, *, vocabulary: Path | None) -> None:
     """Put down that a partition is finished, with the hashes of its files. vocabulary: of the ids; None: of no ids."""
     folder.mkdir(parents=True, exist_ok=True)
-    mark = {
-        **asdict(done),
-        "files": {path.name: file_sha256(path) for path in _files_of(folder, done, (INDEX, TEXT, TOKENS))},
-        "vocabulary": file_sha256(vocabulary) if vocabulary is not None else None,
-    }
+    if vocabulary is not None:
+        mark_tokens(folder, done, vocabulary=vocabulary)
+    mark = {**asdict(done), "files": _hashes(folder, done, (INDEX, TEXT))}
     write_atomically(folder / DONE_FILE, json.dumps(mark) + "\n", is_shared=True)
 
 
@@ -137,11 +136,12 @@ def read_done(folder: Path) -> Done | None:
 
 
 def mark_tokens(folder: Path, done: Done, *, vocabulary: Path) -> None:
-    """Put down the hashes of tokens that were made after the partition was marked; nothing where they are known."""
-    mark = _mark_in(folder)
+    """Put down the hashes of the tokens, all of which are there; nothing where they are known."""
+    sha256, mark = file_sha256(vocabulary), _mapping_in(folder / TOKENS_FILE)
     names = {block.path(TOKENS).name for block in blocks_of(folder, done)}
-    if mark is None or mark["vocabulary"] != file_sha256(vocabulary) or not names <= mark["files"].keys():
-        mark_done(folder, done, vocabulary=vocabulary)
+    if mark.get("vocabulary") != sha256 or not isinstance(mark.get("files"), dict) or names != mark["files"].keys():
+        mark = {"files": _hashes(folder, done, (TOKENS,)), "vocabulary": sha256}
+        write_atomically(folder / TOKENS_FILE, json.dumps(mark) + "\n", is_shared=True)
 
 
 def require_as_written(folder: Path, *, vocabulary: Path | None) -> None:
@@ -153,11 +153,14 @@ def require_as_written(folder: Path, *, vocabulary: Path | None) -> None:
     mark = _mark_in(folder)
     assert mark is not None
     fix = f"delete {folder}, run bert-lamb prepare for it again (if_exists=resume), and merge if it was a share"
+    tokens = _mapping_in(folder / TOKENS_FILE)
+    of_tokens = tokens.get("files") if vocabulary is not None else {}
+    known = {**mark["files"], **(of_tokens if isinstance(of_tokens, dict) else {})}
     parts = (INDEX, TEXT) if vocabulary is None else (INDEX, TOKENS)
     for path in _files_of(folder, Done(mark["num_blocks"], mark["num_documents"]), parts):
-        if file_sha256(path) != mark["files"].get(path.name):
+        if file_sha256(path) != known.get(path.name):
             raise UserError(found=f"other bytes in {path} than were written", expected="those of its sha256", fix=fix)
-    if vocabulary is not None and file_sha256(vocabulary) != mark["vocabulary"]:
+    if vocabulary is not None and file_sha256(vocabulary) != tokens.get("vocabulary"):
         raise UserError(
             found=f"{vocabulary}, which is not the vocabulary that the ids in {folder} are of",
             expected="that of its sha256",
@@ -175,9 +178,22 @@ def _mark_in(folder: Path) -> dict[str, Any] | None:
         is_sound = is_counted and done.num_blocks == len(indexes)
         is_sound = is_sound and indexes == {block.path(INDEX).name for block in blocks_of(folder, done)}
         is_sound = is_sound and all(type(one) is str for one in mark["files"].values())
-        return mark if is_sound and isinstance(mark["vocabulary"], str | None) else None
+        return mark if is_sound else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _mapping_in(file: Path) -> dict[str, Any]:
+    """Nothing where there is no file, or none that holds a mapping."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _hashes(folder: Path, done: Done, parts: Sequence[str]) -> dict[str, str]:
+    return {path.name: file_sha256(path) for path in _files_of(folder, done, parts)}
 
 
 def _files_of(folder: Path, done: Done, parts: Sequence[str]) -> list[Path]:

@@ -149,7 +149,9 @@ def test_a_mark_without_its_blocks_counts_for_nothing(tmp_path):
     assert store.read_done(tmp_path / partition.id) is None
 
 
-@pytest.mark.parametrize("name", ["00000.index.arrow", "00000.tokens.arrow", "done.json", "../vocab.txt"])
+@pytest.mark.parametrize(
+    "name", ["00000.index.arrow", "00000.tokens.arrow", "tokens.json", "done.json", "../vocab.txt"]
+)
 def test_what_is_damaged_between_the_stations_is_not_trained_on(tmp_path, name):
     """A flipped bit in the files of a finished partition: on this disk, or on the way from another machine."""
     source = Source("one", "text")
@@ -167,7 +169,7 @@ def test_what_is_damaged_between_the_stations_is_not_trained_on(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_blocks": 1}, {"num_blocks": 10**18}, {"num_documents": -1}, {"files": []}, {"vocabulary": 1}]
+    "change", [{"num_blocks": 1}, {"num_blocks": 10**18}, {"num_documents": -1}, {"files": []}, {"files": {}}]
 )
 def test_a_mark_that_is_not_as_written_counts_for_nothing(tmp_path, change):
     source = Source("one", "text")
