@@ -11,10 +11,14 @@ from typing import Literal, Self
 Reporter = Literal["rank", "machine", "rank 0"]
 
 
+MAX_CHARACTERS = 1_500  # of each part of a line; a value may be a whole file
+
+
 class UserError(Exception):
     """A mistake in the input, as what was found, what was expected and where to fix it.
 
     Use it for files, configuration and data that came from outside. Programming errors stay ValueError and friends.
+    Its text is one line of characters that can be seen, whatever the parts quote; the parts stay as they are.
     """
 
     reporter: Reporter = "rank"
@@ -23,6 +27,7 @@ class UserError(Exception):
         self.found = found
         self.expected = expected
         self.fix = fix
+        found, expected, fix = map(in_one_line, (found, expected, fix))
         super().__init__(f"found {found}; expected {expected}; fix: {fix}")
 
     def reported_by(self, reporter: Reporter) -> Self:
@@ -44,6 +49,14 @@ class UserErrors(UserError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return UserErrors, (self.complaints,)
+
+
+def in_one_line(text: str) -> str:
+    """The text with escapes for what would move a terminal's cursor or end the line; of a long one both ends."""
+    if len(text) > MAX_CHARACTERS:
+        half = MAX_CHARACTERS // 2
+        text = f"{text[:half]} ... {len(text) - 2 * half:,} characters ... {text[-half:]}"
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _user_error(found: str, expected: str, fix: str) -> UserError:

@@ -202,7 +202,7 @@ def finish(
 
     Raises UserError where a partition is missing, or no train instance comes out.
     """
-    chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=True)
+    chosen = choose(partitions, workspace.documents_dir, settings, vocabulary=workspace.vocabulary_path)
     vocabulary_record = vocabulary.describe(workspace.vocabulary_path, is_lowercase=settings.is_lowercase)
     instance_sets, text = make_instance_sets(chosen, vocabulary_record, workspace, settings, pool)
     _require_train_instances(instance_sets, settings, chosen)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb.errors import UserError
-from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.atomic import beside, write_atomically
 from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 from bert_lamb.outputs.plain import to_plain
@@ -28,7 +28,7 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
 
     Beside it, OUTPUT_FILE.json keeps the settings and versions it was made with. Raises UserError as `prepare` does.
     """
-    work_dir, record_file = output_file.with_name(f"{output_file.name}.work"), Path(f"{output_file}.json")
+    work_dir, record_file = beside(output_file, ".work"), Path(f"{output_file}.json")
     words = {"kind": VOCABULARY.name, "option": VOCABULARY.option}
     record = read_record(record_file)
     is_there = output_file.exists() or output_file.is_symlink()

@@ -60,7 +60,7 @@ def forget_another_corpus(workspace: Workspace, partition_ids: Sequence[str], *,
     """
     mark = workspace.directory / CORPUS_MARK
     digest = hashlib.blake2b("\n".join(partition_ids).encode(), digest_size=16).hexdigest()
-    if mark.is_file() and mark.read_text(encoding="utf-8") == digest:
+    if mark.is_file() and mark.read_bytes() == digest.encode():
         return
     (workspace.directory / MANIFEST_FILE).unlink(missing_ok=True)
     for path in (*workspace.instances_dir.glob("*.npy"), *workspace.directory.glob("seq*/*")):

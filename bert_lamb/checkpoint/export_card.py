@@ -11,6 +11,7 @@ from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.metrics import error_in
 from bert_lamb.outputs.model_card import render_card
+from bert_lamb.outputs.read_back import NOT_AS_WRITTEN
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE
 from bert_lamb.shards.manifest import Manifest, read_manifest
 
@@ -73,7 +74,7 @@ def _heldout(file: Path, source: Checkpoint) -> dict[str, Any] | None:
     for line in lines:
         try:
             record = _mapping(json.loads(line))
-        except ValueError:
+        except NOT_AS_WRITTEN:
             continue
         is_of_phase = record.get("kind") == "heldout" and record.get("phase") == source.position.phase
         if is_of_phase and not error_in("heldout", record) and _is_number(record.get("step")):

@@ -7,7 +7,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from bert_lamb.checkpoint.folder.files import read_json
+from bert_lamb.checkpoint.folder import tokenizer
+from bert_lamb.checkpoint.folder.files import BYTE_ORDER_MARK, read_json
+from bert_lamb.checkpoint.folder.weight_files import list_weights
 from bert_lamb.errors import UserError
 
 CONFIG, CARD, WEIGHTS = "config.json", "README.md", ".safetensors"
@@ -67,7 +69,22 @@ def files_of(folder: Path) -> list[Path]:
         raise UserError(
             found=f"{folder / CONFIG} with {type(content).__name__}", expected="an object", fix="set model_dir"
         )
+    _check_contents(folder, files)
     return files
+
+
+def _check_contents(folder: Path, files: list[Path]) -> None:
+    """UserError for files that nobody could read who fetched them: no json, weights cut short, no vocabulary."""
+    for file in files:
+        if file.suffix == ".json":
+            read_json(file, expected="json", fix="export the model again")
+            if file.read_bytes().startswith(BYTE_ORDER_MARK):
+                raise UserError(
+                    found=f"{file} with a byte order mark", expected="none", fix="take it away: transformers stumbles"
+                )
+    list_weights(folder, option="model_dir")
+    if any((folder / name).is_file() for name in tokenizer.FILES):
+        tokenizer.read_tokenizer(folder)
 
 
 def _send(api: HfApi, folder: Path, repo: str, *, is_private: bool, message: str | None) -> str:

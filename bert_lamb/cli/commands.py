@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from data_prep.settings import Settings, Spread
 
 
+ACCELERATORS = ("cpu", "cuda")  # of DeepSpeed's, those that this project runs on
 OUTPUTS = ("output_dir", "output_file", "run_dir")  # the first that a command has says where it writes
 
 
@@ -133,6 +134,7 @@ def run_doctor(config: DoctorConfig) -> int:
 
 def _settle_device(runtime: RuntimeConfig) -> None:
     """Refuse fp16 where runtime.device=auto finds no GPU, and tell DeepSpeed where there is none to look for."""
+    _check_accelerator()
     if runtime.device == "auto":
         import torch
 
@@ -187,6 +189,7 @@ def run_export(config: ExportConfig) -> int:
 
 
 def run_push(config: PushConfig) -> int:
+    _keep_deepspeed_on_cpu()
     from bert_lamb.checkpoint.push import push
 
     push(
@@ -269,7 +272,21 @@ def run_report(config: ReportConfig) -> int:
 
 def _keep_deepspeed_on_cpu() -> None:
     """Say so before transformers imports DeepSpeed, which otherwise warns that it found no accelerator."""
+    _check_accelerator()
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def _check_accelerator() -> None:
+    """DeepSpeed reads its variable when it is imported, and takes an empty one for a name."""
+    if not os.environ.get("DS_ACCELERATOR", "cpu"):
+        del os.environ["DS_ACCELERATOR"]
+    name = os.environ.get("DS_ACCELERATOR", "cpu")
+    if name not in ACCELERATORS:
+        raise UserError(
+            found=f"DS_ACCELERATOR={name} in the environment",
+            expected=f"{' or '.join(ACCELERATORS)}, or nothing",
+            fix="unset DS_ACCELERATOR",
+        ).reported_by("machine")
 
 
 COMMANDS: dict[str, Callable[[Any], int]] = {

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from bert_lamb.errors import UserError, UserErrors
 
+# What Hydra raises besides its own exceptions where its grammar lets through what it cannot use: `+=`, model=true.
+OF_HYDRA = (AssertionError, AttributeError, KeyError, RecursionError, TypeError, ValueError)
+
 
 def conf_dir() -> Path:
     """Where conf/ lies: inside the package when installed from a wheel, beside it in a checkout."""
@@ -31,7 +34,7 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             node = hydra.compose(config_name=command, overrides=words)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, OSError, *OF_HYDRA) as error:  # OSError: a name too long for a file
         raise does_not_compose(command, error) from error
     return door.to_typed(command, node)
 
@@ -39,6 +42,7 @@ def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-
 def does_not_compose(command: str, error: Exception) -> UserError:
     """What an exception of Hydra's or OmegaConf's says, as found, expected and fix."""
     reason = " ".join(line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip())
+    reason = reason or type(error).__name__
     from bert_lamb.config import door
 
     fix = door.new_name_of(command, reason) or f"see bert-lamb {command} --help"

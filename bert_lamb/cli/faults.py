@@ -50,7 +50,7 @@ def fail(command: str, error: Exception) -> int:
 def report(command: str, error: UserError) -> None:
     """Print each complaint on a line, unless another rank does."""
     if command not in ON_RANKS or is_reporter(error):  # tasks of other commands do not know of each other
-        for line in str(error).splitlines():
+        for line in str(error).split("\n"):
             print(f"bert-lamb {command}: {label_for(error)}{line}", file=sys.stderr, flush=True)
 
 

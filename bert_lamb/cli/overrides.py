@@ -241,8 +241,11 @@ def _is_balanced(text: str) -> bool:
 
 def _complaint(typed: str, ready: str, found: "re.Match[str]") -> UserError | None:
     """What Hydra's grammar refuses in a word, and how it would be accepted."""
-    if _is_readable(ready):
-        return None
+    try:
+        if _is_readable(ready):
+            return None
+    except ValueError as error:  # of Python, for a number of thousands of digits
+        return UserError(found=typed, expected=f"a number that can be read ({error})", fix=f"set {found['key']}")
     with_quotes = f"{found['prefix']}{found['key']}={quoted(found['value'])}"
     if not _is_readable(with_quotes):
         return UserError(

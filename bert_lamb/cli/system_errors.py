@@ -25,6 +25,10 @@ WITHOUT_A_PATH = NO_SPACE | TOO_MANY_FILES | BROKEN - {errno.ETIMEDOUT, errno.EN
 
 _NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)  # as Rust's and Arrow's libraries write it
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written|unexpected pos \d+ vs \d+")  # numpy's, and torch.save's
+# Of torch's allocators: MemoryError is only Python's, numpy's and Arrow's.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|CUDA out of memory|storage size calculation overflow", re.I
+)
 _WRITERS_OF_TEXT = ("SafetensorError", "RuntimeError", "Exception")  # say what happened in words alone
 
 
@@ -34,6 +38,8 @@ def user_error_of(error: BaseException, *, output: Path | None, how_to_go_on: st
     output: what the command writes, for errors that name no file. how_to_go_on: what to do after the cause is gone.
     """
     for cause in _chain(error):
+        if isinstance(cause, MemoryError) or (isinstance(cause, RuntimeError) and _NO_MEMORY.search(str(cause))):
+            return _without_memory(cause)
         number = _number_of(cause)
         path = _path_of(cause)
         if number in KNOWN and (path is not None or number in WITHOUT_A_PATH):
@@ -94,6 +100,15 @@ def _said(number: int, path: str | Path | None, wanted: str, how_to_go_on: str) 
     else:
         expected, fix = "a path that can be used", "choose another path, or move away what is there"
     return UserError(found=f"{what}: {where}", expected=expected, fix=fix)
+
+
+def _without_memory(error: BaseException) -> UserError:
+    asked = str(error).strip().splitlines()
+    return UserError(
+        found=f"no memory for what is asked for ({asked[0][:300] if asked else type(error).__name__})",
+        expected="sizes that fit into this machine",
+        fix="set a smaller model, batch, length or count, or take a machine with more memory",
+    )
 
 
 def _free(path: str | Path) -> str:

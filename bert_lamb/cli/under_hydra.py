@@ -5,9 +5,10 @@ import platform
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import NoReturn
 
 from bert_lamb.cli import faults
-from bert_lamb.cli.compose import conf_dir, does_not_compose
+from bert_lamb.cli.compose import OF_HYDRA, conf_dir, does_not_compose
 from bert_lamb.cli.faults import EXIT_CHECK_FAILED, EXIT_USER_ERROR
 from bert_lamb.cli.run import run
 from bert_lamb.cli.system_errors import user_error_of
@@ -41,6 +42,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
         if renamed := door.renamed_keys(command, arguments):
             raise UserErrors(renamed)
         words = make_ready(door.SCHEMAS[command], arguments)
+        _check_flags(command, words)
     except UserError as error:
         error.reported_by("machine")
         raise
@@ -86,7 +88,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
         if refused is None:
             raise
         raise refused from error
-    except (YAMLError, UnicodeDecodeError) as error:  # of a file of --config-dir
+    except (YAMLError, *OF_HYDRA) as error:  # of a file of --config-dir, or of words
         if is_composed:
             raise
         raise does_not_compose(command, error) from error
@@ -95,6 +97,18 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
             return EXIT_USER_ERROR
         raise
     return max(statuses)
+
+
+def _check_flags(command: str, words: list[str]) -> None:
+    """UserError for flags that Hydra's parser refuses, with its usage over several lines."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(found=message, expected="Hydra's flags", fix=f"see bert-lamb {command} --hydra-help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(words)
 
 
 def _go_to(directory: Path) -> None:

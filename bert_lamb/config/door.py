@@ -6,7 +6,8 @@ Rooms below the door never see these objects; they take plain values.
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -69,6 +70,7 @@ def new_name_of(command: str, message: str) -> str | None:
     return None
 
 
+@cache
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra as `schema/<command>` and `schema/optimizer/<name>`."""
     from hydra.core.config_store import ConfigStore
@@ -110,6 +112,8 @@ def to_typed(command: str, node: DictConfig) -> Any:
             expected=f"the schema of `{command}`",
             fix=f"see bert-lamb {command} --cfg job",
         ) from error
+    if other_kinds := list(_of_other_kinds(config, SCHEMAS[command])):
+        raise UserErrors(other_kinds)
     complaints = settle_texts(config) + (not_finite(config) or CHECKS[command](config))
     if complaints:
         raise UserErrors(complaints)
@@ -129,6 +133,22 @@ def _unknown_keys(node: Any, schema: type[Any], prefix: str = "") -> Iterator[Us
             )
         elif isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
             yield from _unknown_keys(child, OmegaConf.get_type(child) or dict, f"{prefix}{name}.")
+
+
+def _of_other_kinds(value: Any, hint: Any, key: str = "") -> Iterator[UserError]:
+    """What an interpolation has put in the place of a group of keys or a list; OmegaConf looks at single values."""
+    kind: Any = hint if is_dataclass(hint) else get_origin(hint)
+    if kind in (dict, list) or is_dataclass(kind):
+        if not isinstance(value, kind):
+            yield UserError(
+                found=f"{key}={value}", expected="a list" if kind is list else "keys below it", fix=f"set {key}"
+            )
+        elif kind is dict:
+            for name, below in value.items():
+                yield from _of_other_kinds(below, get_args(hint)[1], f"{key}.{name}")
+        elif kind is not list:
+            for name, below in get_type_hints(type(value)).items():
+                yield from _of_other_kinds(getattr(value, name), below, f"{key}.{name}".lstrip("."))
 
 
 def _missing_keys(tree: object, prefix: str = "") -> list[str]:

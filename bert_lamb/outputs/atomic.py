@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bert_lamb.errors import UserError
+
 PARTIAL_SUFFIX = ".partial"  # of what is being written; a finished file or folder never ends in it
 
 
@@ -23,7 +25,7 @@ def appearing_whole(path: Path, *, is_shared: bool = False, is_flushed: bool = T
     process left is overwritten by the next. is_flushed: the file is on the disk before it gets its name; without, a
     machine that loses its power may lose or empty it.
     """
-    temporary = temporary_of(path) if is_shared else path.with_name(path.name + PARTIAL_SUFFIX)
+    temporary = temporary_of(path) if is_shared else beside(path, PARTIAL_SUFFIX)
     yield temporary
     if is_flushed:
         flush_to_disk(temporary)
@@ -32,7 +34,16 @@ def appearing_whole(path: Path, *, is_shared: bool = False, is_flushed: bool = T
 
 def temporary_of(path: Path) -> Path:
     """A name beside `path` that no other process, on any machine, has for it."""
-    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}{PARTIAL_SUFFIX}")
+    return beside(path, f".{platform.node()}.{os.getpid()}{PARTIAL_SUFFIX}")
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The path with its name continued; UserError for one that ends in no name, such as / and a dot."""
+    if not path.name:
+        raise UserError(
+            found=f"the output {path}", expected="a path that ends in a name", fix="name what is to be written"
+        )
+    return path.with_name(path.name + suffix)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import IO, Any, Literal
 
 from bert_lamb.outputs.atomic import write_atomically
 
+MAX_COUNT = 2**63  # a whole number of more is no count
 Kind = Literal["number", "flag", "by_parameter"]  # by_parameter: parameter name -> number
 
 
@@ -94,15 +95,18 @@ def error_in(kind: str, fields: dict[str, Any]) -> str | None:
         value = fields.get(name)
         if value is None and name not in fields and not field.is_required:
             continue
-        if field.kind == "number" and type(value) not in (int, float):
-            return f"a {kind} with {name} {value!r}, which is no number"
+        if field.kind == "number" and not is_number(value):
+            return f"a {kind} with {name} {value!r:.80}, which is no number"
         if field.kind == "flag" and not isinstance(value, bool):
-            return f"a {kind} with {name} {value!r}, which is neither true nor false"
-        if field.kind == "by_parameter" and not (
-            isinstance(value, dict) and all(type(one) in (int, float) for one in value.values())
-        ):
+            return f"a {kind} with {name} {value!r:.80}, which is neither true nor false"
+        if field.kind == "by_parameter" and not (isinstance(value, dict) and all(map(is_number, value.values()))):
             return f"{kind} with {name} {value!r:.80}, which is no mapping of parameter names to numbers"
     return None
+
+
+def is_number(value: Any) -> bool:
+    """Any float, a loss that overflowed too, or a whole number that a float can stand for."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < MAX_COUNT)
 
 
 class MetricsLog:
@@ -135,16 +139,18 @@ class MetricsLog:
 def forget_metrics_after(path: Path, *, finished_phases: set[str], phase: str, step: int) -> None:
     """Drop the lines that a resumed run will write again: later steps of `phase`, and phases not yet begun.
 
-    A last line cut short by a kill is dropped too.
+    So is a line that is no record, such as a last one cut short by a kill.
     """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
-        except ValueError:
+            name, at = record["phase"], record["step"]
+            is_kept = name in finished_phases or (name == phase and at <= step)
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        if record["phase"] in finished_phases or (record["phase"] == phase and record["step"] <= step):
+        if is_kept:
             kept.append(line + "\n")
     write_atomically(path, "".join(kept))

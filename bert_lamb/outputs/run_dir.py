@@ -27,6 +27,7 @@ from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 from bert_lamb.outputs.provenance import versions
+from bert_lamb.outputs.read_back import read_object
 
 CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE = "config.yaml", "outcome.json", "vocab.txt"
 VERSIONS_FILE, METRICS_FILE, CHECKPOINTS = "versions.json", "metrics.jsonl", "checkpoints"
@@ -82,22 +83,8 @@ class RunDir:
 
     def _outcome(self) -> dict[str, Any]:
         """What the run that is there was begun with; raises UserError for a file that is damaged."""
-        file = self.path / OUTCOME_FILE
-        try:
-            outcome = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                found=f"{file} that cannot be read ({' '.join(str(error).split())})",
-                expected="what the run wrote there",
-                fix="restore it, or set run_dir, or move the folder away yourself; it is never deleted",
-            ) from error
-        if not isinstance(outcome, dict):
-            raise UserError(
-                found=f"{file} with {type(outcome).__name__}",
-                expected="a mapping",
-                fix="restore it, or set run_dir, or move the folder away yourself; it is never deleted",
-            )
-        return outcome
+        fix = "restore it, or set run_dir, or move the folder away yourself; it is never deleted"
+        return read_object(self.path / OUTCOME_FILE, expected="what the run wrote there", fix=fix)
 
     def decide(self, if_exists: str) -> Decision:
         """What to do with the folder (see if_exists.py); raises UserError. A run that has finished is continued too."""

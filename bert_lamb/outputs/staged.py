@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.errors import UserError
+from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, beside, write_atomically
 from bert_lamb.outputs.if_exists import Decision, State, check_if_same, decide
 
 # In OUTPUT.partial: {"kind": whose it is to continue or delete, "purpose": the settings of what it is to become}.
@@ -28,7 +29,7 @@ class OutputKind:
 
 def partial_dir_of(output_dir: Path) -> Path:
     """Where an output is made before it is renamed to its place."""
-    return output_dir.with_name(output_dir.name + PARTIAL_SUFFIX)
+    return beside(output_dir, PARTIAL_SUFFIX)
 
 
 def is_complete(output_dir: Path, kind: OutputKind, *, if_exists: str) -> bool:
@@ -96,7 +97,14 @@ def begin(output_dir: Path, kind: OutputKind, purpose: dict[str, Any]) -> Path:
     purpose: plain values that decide what the output is to become. Processes that begin at the same time agree.
     """
     partial_dir = partial_dir_of(output_dir)
-    partial_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        partial_dir.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # in /proc, or where another process deletes it
+        raise UserError(
+            found=f"a place in which no folder can be made, {error.filename}",
+            expected=f"one for {partial_dir}",
+            fix=f"set {kind.option}",
+        ) from error
     mark = partial_dir / UNFINISHED_MARK
     text = _mark_of(kind, purpose)
     if not mark.is_file():

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.read_back import read_object, read_text
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE
 from bert_lamb.outputs.templates import render
 from bert_lamb.report.figures import draw_figures, draw_heat_maps
@@ -28,6 +29,7 @@ from bert_lamb.report.summary import SCORES_FILE, as_table, read_scores, summari
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")
 OWN_LABEL = "this run"
+OF_A_RUN, RESTORE = "what a run wrote there", "set run_dir, or restore the file as the run wrote it"
 UNKNOWN = "\u2013"  # a dash
 
 
@@ -40,8 +42,8 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     if not run_dir.is_dir():
         raise UserError(found=f"no folder {run_dir}", expected="the folder of a run", fix="set run_dir")
     run = read_metrics(run_dir / METRICS_FILE)
-    config_yaml = read_text(run_dir / CONFIG_FILE)
-    versions = json.loads(read_text(run_dir / VERSIONS_FILE))
+    config_yaml = read_text(run_dir / CONFIG_FILE, expected=OF_A_RUN, fix=RESTORE)
+    versions = read_object(run_dir / VERSIONS_FILE, expected=OF_A_RUN, fix=RESTORE)
     own = {OWN_LABEL: run_dir} if (run_dir / SCORES_FILE).is_file() else {}  # of a fine-tuning
     scores = [read_scores(label, folder) for label, folder in {**own, **score_dirs}.items()]
 
@@ -65,13 +67,6 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     print("\n\n".join([as_table(content), *of_glue]))
     print(f"{run_dir / REPORT_HTML}")
     return content
-
-
-def read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(found=f"no {file}", expected="the folder of a run", fix="set run_dir") from error
 
 
 def without_nan(value: Any) -> Any:

@@ -8,6 +8,7 @@ import io
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, groupby, pairwise
@@ -85,7 +86,9 @@ def draw_heat_maps(run: Run) -> list[tuple[str, str]]:
 def as_svg(title: str, draw: Callable[[Figure, Run], None], run: Run) -> str:
     """One figure as an SVG element without fixed size; the same run gives the same bytes."""
     stream = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):  # the salt keeps ids of several figures apart
+    # The salt keeps ids of several figures apart. Of axes too small for a layout, as after one step, matplotlib warns.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         draw(figure, run)
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

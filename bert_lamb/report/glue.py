@@ -1,9 +1,9 @@
 """What a report says of a run of `bert-lamb glue`: its scores, in the words of the run."""
 
-import json
 from pathlib import Path
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.read_back import read_object
 
 GLUE_FILE = "glue.json"
 
@@ -13,11 +13,8 @@ def glue_sentences(folder: Path) -> list[str]:
     file = folder / GLUE_FILE
     if not file.is_file():
         return []
-    try:
-        return [str(json.loads(file.read_text(encoding="utf-8"))["summary"])]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            found=f"{file} without a summary ({error})",
-            expected="what `bert-lamb glue` wrote there",
-            fix="restore the file as the run wrote it",
-        ) from error
+    expected, fix = "what `bert-lamb glue` wrote there", "restore the file as the run wrote it"
+    summary = read_object(file, expected=expected, fix=fix).get("summary")
+    if not isinstance(summary, str):
+        raise UserError(found=f"{file} without a summary", expected=expected, fix=fix)
+    return [summary]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bert_lamb.errors import UserError
-from bert_lamb.outputs.metrics import FIELDS, error_in
+from bert_lamb.outputs.metrics import FIELDS, MAX_COUNT, PAUSES, error_in
+from bert_lamb.outputs.read_back import NOT_AS_WRITTEN, read_text
 
 Record = dict[str, Any]
 
@@ -49,17 +50,14 @@ def read_metrics(file: Path) -> Run:
     A last line cut short, as a killed run leaves it, is left out and noted. Raises UserError with the line's number
     for anything else that is malformed, and for a file that is missing or has no phase.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(found=f"no {file}", expected="the metrics of a run", fix="set run_dir") from error
+    text = read_text(file, expected="the metrics of a run", fix="set run_dir, or restore the file as the run wrote it")
     run = Run()
     unknown_kinds: Counter[str] = Counter()
-    lines = text.splitlines()
+    lines = text.removesuffix("\n").split("\n") if text else []
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except NOT_AS_WRITTEN as error:
             if number == len(lines) and not text.endswith("\n"):
                 run.notes.append(f"The last line of {file.name} (line {number}) was cut short and is left out.")
                 break
@@ -119,10 +117,12 @@ def _check_fields(file: Path, number: int, record: Record) -> None:
     if not isinstance(record.get("phase"), str):
         raise _refusal(file, number, f"a {kind} without phase", "the phase's name")
     first = 1 if kind in ("step", "trust_ratios") else 0
-    if type(record.get("step")) is not int or record["step"] < first:
-        raise _refusal(file, number, f"a {kind} with step {record.get('step')!r}", "a number of steps")
+    if type(record.get("step")) is not int or not first <= record["step"] < MAX_COUNT:
+        raise _refusal(file, number, f"a {kind} with step {record.get('step')!r:.80}", "a number of steps")
     if wrong := error_in(kind, record):
         raise _refusal(file, number, wrong, "the fields of outputs/METRICS.md")
+    if kind == "step" and not sum(record.get(f"{part}_share", 0.0) for part in PAUSES) < 1:
+        raise _refusal(file, number, "a step whose pauses took all of its time", "shares that add up to 1")
 
 
 def _refusal(file: Path, number: int, found: str, expected: str) -> UserError:

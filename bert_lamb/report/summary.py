@@ -1,6 +1,5 @@
 """Second stop of the report: phases and question-answering scores -> the numbers of report.json, and a short table."""
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,11 +7,14 @@ from statistics import fmean, median
 from typing import Any
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.metrics import MAX_COUNT
+from bert_lamb.outputs.read_back import read_object
 from bert_lamb.report.layers import interval_of, rows_of
 from bert_lamb.report.metrics import NORM_FIELDS, Phase, Record, Run
 from bert_lamb.report.speed import describe_speed
 
 SCORES_FILE = "scores.json"
+POINTS, QUESTIONS = ("exact_match", "f1"), ("num_questions", "num_unanswered")  # of it
 WATCHED = ("loss", "grad_norm")  # what a step may report as not finite, when it overflowed
 
 
@@ -122,31 +124,24 @@ def perplexity(nats: float | None) -> float | None:
 
 def read_scores(label: str, folder: Path) -> Record:
     """The part of a `bert-lamb squad` result that a report quotes, under `label`."""
-    file = folder / SCORES_FILE
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    file, fix = folder / SCORES_FILE, f"set scores.{label}, or restore the file as the run wrote it"
+    result = read_object(file, expected="a finished output of `bert-lamb squad`", fix=fix)
+    found: Record = {name: result.get(name) for name in ("dataset_name", *POINTS, *QUESTIONS)}
+    config: Any = result.get("config")
+    is_sound = (
+        isinstance(found["dataset_name"], str)
+        and all(type(found[name]) in (int, float) and 0 <= found[name] <= 100 for name in POINTS)
+        and all(type(found[name]) is int and 0 <= found[name] < MAX_COUNT for name in QUESTIONS)
+        and isinstance(config, dict)
+        and "initial_weights" in config
+    )
+    if not is_sound:
         raise UserError(
-            found=f"no {file}", expected="a finished output of `bert-lamb squad`", fix=f"set scores.{label}"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            found=f"{file} that is no JSON ({error})", expected="JSON", fix=f"set scores.{label}"
-        ) from error
-    try:
-        return {
-            "label": label,
-            "dataset_name": result["dataset_name"],
-            "exact_match": float(result["exact_match"]),
-            "f1": float(result["f1"]),
-            "num_questions": int(result["num_questions"]),
-            "num_unanswered": int(result["num_unanswered"]),
-            "is_baseline": result["config"]["initial_weights"] == "random",
-        }
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            found=f"{file} without {error}", expected="scores of `bert-lamb squad`", fix=f"set scores.{label}"
-        ) from error
+            found=f"{file} with {found}"[:500],
+            expected="scores of `bert-lamb squad`, in percent, their numbers of questions and their config",
+            fix=fix,
+        )
+    return {"label": label, **found, "is_baseline": config["initial_weights"] == "random"}
 
 
 def compare_with_baselines(scores: list[Record]) -> list[Record]:

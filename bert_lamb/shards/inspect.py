@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.hashing import file_sha256
 from bert_lamb.shards.manifest import (
     NEXT_SENTENCE,
     SENTENCE_ORDER,
@@ -55,13 +56,19 @@ class Entries:
 
 
 def read_entries(directory: Path, vocabulary: Vocabulary) -> Entries:
-    """The entries of the folder's vocabulary; UserError if the file is absent or not UTF-8."""
+    """The entries of the folder's vocabulary; UserError if the file is absent or another one."""
     path = directory / vocabulary.file
     require_file(path)
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(found=f"{error} in {path}", expected="UTF-8", fix="prepare the shards again") from error
+    if file_sha256(path) != vocabulary.sha256:
+        raise UserError(
+            found=f"another {path} than the shards were made with",
+            expected=f"that of sha256 {vocabulary.sha256[:12]}...",
+            fix="copy the folder again from where it was made",
+        )
     special = (vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id)
     return Entries(text.removesuffix("\n").split("\n"), frozenset(special))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bert_lamb.errors import UserError
+from bert_lamb.outputs.read_back import NOT_AS_WRITTEN
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_NAME = "bert_lamb shards"
@@ -153,15 +154,15 @@ def manifest_from_json(text: str, *, origin: str) -> Manifest:
 
     try:
         plain = json.loads(text)
-    except json.JSONDecodeError as error:
+    except NOT_AS_WRITTEN as error:
         raise refuse(f"text that is not JSON ({error})", "the manifest that prepare wrote") from error
     if not isinstance(plain, dict) or plain.get("format") != FORMAT_NAME:
         found = plain.get("format") if isinstance(plain, dict) else type(plain).__name__
-        raise refuse(f"format {found!r}", repr(FORMAT_NAME))
+        raise refuse(f"format {found!r:.80}", repr(FORMAT_NAME))
     version, readable = plain.get("format_version"), " or ".join(map(str, READABLE_VERSIONS))
     if type(version) is not int or version not in READABLE_VERSIONS:
         raise UserError(
-            found=f"format_version {version!r} in {origin}",
+            found=f"format_version {version!r:.80} in {origin}",
             expected=f"format_version {readable}, which this version of bert_lamb reads",
             fix="use the version of bert_lamb that made the shards, or prepare them again",
         )

@@ -39,15 +39,14 @@ def make_documents(partitions: Sequence[Partition], workspace: Workspace, settin
         return
     make_vocabulary(partitions, workspace, settings, pool)
     worker = _worker_settings(workspace, settings, has_vocabulary=True)
-    blocks = [
-        block
-        for partition in partitions
-        if (done := store.read_done(worker.folder_of(partition)))
-        for block in store.blocks_of(worker.folder_of(partition), done)
-    ]
+    folders = map(worker.folder_of, partitions)
+    finished = [(folder, done) for folder in folders if (done := store.read_done(folder))]
+    blocks = [block for folder, done in finished for block in store.blocks_of(folder, done)]
     tasks = (partial(tokenize_stored_text, block, worker) for block in blocks)
     for _ in track(pool.run(tasks), "tokenizing", total=len(blocks), unit="blocks"):
         pass
+    for folder, done in finished:
+        store.mark_tokens(folder, done, vocabulary=workspace.vocabulary_path)
 
 
 def make_vocabulary(partitions: Sequence[Partition], workspace: Workspace, settings: Settings, pool: Pool) -> None:
@@ -55,7 +54,7 @@ def make_vocabulary(partitions: Sequence[Partition], workspace: Workspace, setti
     read_partitions(partitions, _worker_settings(workspace, settings, has_vocabulary=False), pool)
     if workspace.vocabulary_path.is_file():
         return
-    chosen = choose(partitions, workspace.documents_dir, settings, has_tokens=False)
+    chosen = choose(partitions, workspace.documents_dir, settings, vocabulary=None)
     bounds = np.searchsorted(chosen.block, np.arange(len(chosen.blocks) + 1))  # where each block's documents begin
     rows_of_block = [
         (block, chosen.row[start:stop][chosen.num_copies[start:stop] > 0])
@@ -104,7 +103,7 @@ def read_partitions(partitions: Sequence[Partition], worker: WorkerSettings, poo
             partition = report.partition
             num_read[partition.source_index] += report.num_documents
             if report.done is not None and not report.is_marked:
-                store.mark_done(worker.folder_of(partition), report.done)
+                store.mark_done(worker.folder_of(partition), report.done, vocabulary=worker.vocabulary_path)
             progress.update(
                 partition.num_bytes if report.done is not None else 0,
                 note=f"{partition.source.name}, {num_read[partition.source_index]:,} documents",

@@ -48,7 +48,7 @@ def work_on_partition(partition: Partition, settings: WorkerSettings) -> Done:
         num_documents += work_on_block(num_blocks, documents, partition.source.name, folder, settings)
         num_blocks += 1
     done = Done(num_blocks, num_documents)
-    store.mark_done(folder, done)
+    store.mark_done(folder, done, vocabulary=settings.vocabulary_path)
     return done
 
 

@@ -61,10 +61,13 @@ class Chosen:
         return int(self.num_tokens[is_counted].sum())
 
 
-def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Settings, *, has_tokens: bool) -> Chosen:
-    """Read the indexes of finished partitions and decide; UserError if one that is needed is not finished.
+def choose(
+    partitions: Sequence[Partition], documents_dir: Path, settings: Settings, *, vocabulary: Path | None
+) -> Chosen:
+    """Read the indexes of finished partitions and decide.
 
-    has_tokens: False while the vocabulary is still to be trained; documents without tokens are not known then.
+    vocabulary: of the tokens; None while it is still to be trained; documents without tokens are not known then.
+    Raises UserError if a partition that is needed is not finished, or not as it was when it was finished.
     """
     blocks: list[BlockFiles] = []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("block", "row", "number", "source", "num_tokens")}
@@ -76,7 +79,7 @@ def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Setti
         left = _left(partition.source, num_read[partition.source_index])
         if left == 0:
             continue
-        for block in finished_blocks(partition, documents_dir):
+        for block in finished_blocks(partition, documents_dir, vocabulary=vocabulary):
             index = store.read(block, INDEX)
             count = min(index.num_rows, _left(partition.source, num_read[partition.source_index], index.num_rows))
             index = index.slice(0, count)
@@ -86,7 +89,7 @@ def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Setti
             columns["row"].append(np.arange(count, dtype=np.int32))
             columns["number"].append(index["number"].to_numpy().copy())  # or every block would stay mapped
             columns["source"].append(np.full(count, partition.source_index, np.int16))
-            columns["num_tokens"].append(_num_tokens(block)[:count] if has_tokens else np.ones(count, np.int64))
+            columns["num_tokens"].append(_num_tokens(block)[:count] if vocabulary else np.ones(count, np.int64))
             outcomes.append(index["outcome"].to_numpy(zero_copy_only=False))
             if settings.cleaning.duplicates != "keep":
                 hashes.append(np.frombuffer(b"".join(index["content_hash"].to_pylist()), "V16"))
@@ -121,8 +124,8 @@ def choose(partitions: Sequence[Partition], documents_dir: Path, settings: Setti
     )
 
 
-def finished_blocks(partition: Partition, documents_dir: Path) -> list[BlockFiles]:
-    """The blocks of a partition; UserError if it is not finished."""
+def finished_blocks(partition: Partition, documents_dir: Path, *, vocabulary: Path | None) -> list[BlockFiles]:
+    """The blocks of a partition; UserError if it is not finished, or damaged since. vocabulary: see choose."""
     folder = documents_dir / partition.id
     done = store.read_done(folder)
     if done is None:
@@ -132,6 +135,7 @@ def finished_blocks(partition: Partition, documents_dir: Path) -> list[BlockFile
             expected="every partition worked on by some share, from the same files and settings",
             fix="run bert-lamb prepare for the shares that are missing, then merge",
         )
+    store.require_as_written(folder, vocabulary=vocabulary)
     return store.blocks_of(folder, done)
 
 

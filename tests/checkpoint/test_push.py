@@ -9,16 +9,18 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from huggingface_hub import close_session
+from safetensors.numpy import save
 
 from bert_lamb.cli import main as cli
 
 FILES = {
     "README.md": b"---\nlibrary_name: transformers\n---\n# A model\n",
     "config.json": b'{"model_type": "bert"}\n',
-    "model.safetensors": bytes(range(256)) * 40,
-    "vocab.txt": "[PAD]\né\n".encode(),
+    "model.safetensors": save({"bert.w": np.arange(2500, dtype=np.float32)}),
+    "vocab.txt": "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n\u4e2d\n".encode(),
 }
 
 
@@ -108,7 +110,7 @@ def test_a_dry_run_sends_nothing(hub, folder, capsys):
     assert push(hub, folder, "dry_run=true") == 0
     assert hub.paths == []
     said = capsys.readouterr().out
-    assert "model.safetensors          10,240 bytes" in said
+    assert f"model.safetensors  {len(FILES['model.safetensors']):>14,} bytes" in said
     num_bytes = sum(map(len, FILES.values()))
     assert f"would send 4 files, {num_bytes:,} bytes, to http://127.0.0.1:{hub.server_port}/me/bert (private" in said
 
@@ -123,6 +125,11 @@ def test_a_dry_run_sends_nothing(hub, folder, capsys):
         ({"model.safetensors": ()}, "without *.safetensors"),
         ({"config.json": b"[]"}, "config.json with list"),
         ({"config.json": b"{"}, "config.json"),
+        ({"config.json": b"\xef\xbb\xbf" + FILES["config.json"]}, "config.json with a byte order mark"),
+        ({"model.safetensors": FILES["model.safetensors"][:-1]}, "model.safetensors"),
+        ({"model.safetensors": b'"x"'}, "model.safetensors"),
+        ({"vocab.txt": b""}, "a vocabulary of 1 entries without [UNK]"),
+        ({"tokenizer_config.json": b"[" * 100_000}, "tokenizer_config.json whose json is nested too deeply"),
     ],
 )
 def test_what_is_no_model_folder_is_refused_before_anything_is_sent(hub, folder, capsys, change, message):

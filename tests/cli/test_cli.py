@@ -302,3 +302,12 @@ def test_deepspeed_is_kept_on_the_cpu_where_a_run_stays_there(monkeypatch, devic
         assert ("DS_ACCELERATOR" in os.environ) == is_kept_on_cpu, command
         monkeypatch.delenv("DS_ACCELERATOR", raising=False)
     assert len(ran) == 2
+
+
+@pytest.mark.parametrize("words", [SQUAD, ["export", "run_dir=r", "output_dir=o"]])
+def test_an_accelerator_that_deepspeed_does_not_know(words, monkeypatch, capsys):
+    """DeepSpeed reads the variable when transformers imports it, and raises."""
+    monkeypatch.setenv("DS_ACCELERATOR", "tpu")
+    status, (line,), _ = run(capsys, *words)
+    assert status == 2
+    assert line.startswith(f"bert-lamb {words[0]}: found DS_ACCELERATOR=tpu in the environment; expected cpu or cuda")

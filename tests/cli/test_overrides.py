@@ -170,12 +170,27 @@ def test_entries_of_every_other_mapping():
         (["sources.txt.path=x"], "found no value for sources.txt.kind"),
         (["+sources.é.path=x"], "expected KEY=VALUE, with keys of the letters a to z"),
         (["output_dir="], "found output_dir=''; expected a path"),
+        (["cleaning=${oc.env:PATH}"], "expected keys below it; fix: set cleaning"),
+        (["sources.text=${seed}"], "found sources.text=12345; expected keys below it"),
+        (["max_seq_lengths=${seed}"], "max_seq_lengths"),
         (["output_dir=~no such user/x"], "expected after ~ the name of a user of this machine"),
         (["vocabulary.file=a\udce9"], "found vocabulary.file=b'a\\xe9'; expected bytes that are UTF-8"),
     ],
 )
 def test_what_is_refused(words, message):
     assert message in refused(*CORPUS, *words)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["+=", "+model=true", "+model=1.5", f"+{'x' * 300}=1", "--resolve", "seed=" + "9" * 5000, "--odd", "--cfg=x"],
+)
+@pytest.mark.parametrize("flags", [[], ["hydra.verbose=false"]])
+def test_words_that_hydra_meets_with_an_assertion_or_the_like(word, flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*RUN, word, *flags]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert line.startswith("bert-lamb pretrain: found ")
 
 
 def test_home_folders(monkeypatch):

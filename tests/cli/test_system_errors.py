@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from bert_lamb.cli import main as cli
 from bert_lamb.cli.system_errors import user_error_of
@@ -120,6 +121,8 @@ def test_every_library_that_writes(tmp_path):
         (OSError(errno.ENAMETOOLONG, "too long", "n"), "found file name too long: n"),
         (OSError(errno.EIO, "I/O"), "found input/output error: out; expected a file system that answers"),
         (OSError(errno.ESTALE, "Stale", "f"), "found stale file handle: f"),
+        (MemoryError(), "found no memory for what is asked for (MemoryError)"),
+        (MemoryError("Unable to allocate 8 TiB"), "found no memory for what is asked for (Unable to allocate 8 TiB)"),
     ],
 )
 def test_how_it_is_said(error, message):
@@ -179,3 +182,12 @@ def test_pip_runs_out_of_room(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("data_prep.demo.corpus.subprocess.run", lambda *_, failed=failed, **__: failed)
         assert cli.main(["demo-data", "output_dir=d"]) == 2
         assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_torch_has_no_memory():
+    """In the words of the library as it is installed."""
+    for size in ((2**45,), (2**62, 2**62)):
+        with pytest.raises(RuntimeError) as error:
+            torch.empty(size)
+        found = user_error_of(error.value, output=None, how_to_go_on="")
+        assert str(found).startswith("found no memory for what is asked for (")

@@ -5,6 +5,7 @@ duplicate of a document that was itself left out, copies of a document in one gr
 """
 
 import hashlib
+import json
 import random
 from collections import Counter
 from fractions import Fraction
@@ -66,8 +67,15 @@ def stored(folder, source_index, source, blocks):
             sentence_lengths=np.array([tokens for _, _, tokens, _ in documents if tokens]),
             input_ids=np.zeros(sum(tokens for _, _, tokens, _ in documents), np.uint16),
         )
-    store.mark_done(place, Done(len(blocks), sum(map(len, blocks))))
+    store.mark_done(place, Done(len(blocks), sum(map(len, blocks))), vocabulary=vocabulary_in(folder))
     return partition
+
+
+def vocabulary_in(folder):
+    file = folder / "vocab.txt"
+    if not file.is_file():
+        file.write_text("[PAD]\n")
+    return file
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts what Linux says is mapped")
@@ -75,7 +83,7 @@ def test_a_group_does_not_keep_its_blocks_mapped(tmp_path, monkeypatch):
     """Held-out documents of a large corpus lie in thousands of blocks."""
     source = Source("a", "text", "/corpus")
     partition = stored(tmp_path, 0, source, [[(n, f"{n}", 5, "")] for n in range(40)])
-    chosen = choose([partition], tmp_path, settings_of([source]), has_tokens=True)
+    chosen = choose([partition], tmp_path, settings_of([source]), vocabulary=vocabulary_in(tmp_path))
     (group,) = make_groups(chosen, group_tokens=1000)
     read, num_mapped = store.read, []
 
@@ -99,14 +107,14 @@ def test_every_reason_takes_its_own_documents(tmp_path):
     first = [(1, "aa", 3, ""), (2, "bb", 0, ""), (3, "bb", 2, ""), (4, "cc", 0, "too_short")]
     second = [(1, "new text", 2, ""), (5, "aa", 2, ""), (6, "cc", 1, ""), (7, "cc", 1, ""), (2, "bb", 1, "")]
     partitions = [stored(tmp_path, 0, source, [first[:2], first[2:]]), stored(tmp_path, 0, source, [second])]
-    chosen = choose(partitions, tmp_path, settings_of([source], duplicates="exact"), has_tokens=True)
+    chosen = choose(partitions, tmp_path, settings_of([source], duplicates="exact"), vocabulary=vocabulary_in(tmp_path))
     assert kept(chosen) == [1, 3, 6]
     assert chosen.dropped == {NO_TOKENS: 1, "too_short": 1, REPEATED_KEY: 2, DUPLICATE: 2}
     assert chosen.num_bytes_read == sum(len(text) for _, text, _, _ in first + second)
     assert (chosen.num_read(0), chosen.num_kept(source=0), chosen.num_kept(split="heldout")) == (9, 3, 0)
-    chosen = choose(partitions, tmp_path, settings_of([source]), has_tokens=True)
+    chosen = choose(partitions, tmp_path, settings_of([source]), vocabulary=vocabulary_in(tmp_path))
     assert kept(chosen) == [1, 3, 5, 6, 7]
-    chosen = choose(partitions, tmp_path, settings_of([source]), has_tokens=False)
+    chosen = choose(partitions, tmp_path, settings_of([source]), vocabulary=None)
     assert kept(chosen) == [1, 2, 3, 5, 6, 7]
 
 
@@ -119,7 +127,7 @@ def test_limits_over_blocks_and_partitions(tmp_path, limit):
         stored(tmp_path, 0, sources[0], [documents[3:6]]),
         stored(tmp_path, 1, sources[1], [documents[6:]]),
     ]
-    chosen = choose(partitions, tmp_path, settings_of(sources), has_tokens=True)
+    chosen = choose(partitions, tmp_path, settings_of(sources), vocabulary=vocabulary_in(tmp_path))
     assert kept(chosen) == [*range(1, min(limit or 6, 6) + 1), 7, 8]
 
 
@@ -127,10 +135,10 @@ def test_partitions_behind_the_limit_need_not_be_there(tmp_path):
     source = Source("one", "text", max_documents=1)
     partitions = [stored(tmp_path, 0, source, [[(n, "x", 1, "")]]) for n in (1, 2)]
     (tmp_path / partitions[1].id / "done.json").unlink()
-    assert kept(choose(partitions, tmp_path, settings_of([source]), has_tokens=True)) == [1]
+    assert kept(choose(partitions, tmp_path, settings_of([source]), vocabulary=vocabulary_in(tmp_path))) == [1]
     (tmp_path / partitions[0].id / "done.json").unlink()
     with pytest.raises(UserError, match="no documents of the partition that begins with /corpus/file at 0"):
-        choose(partitions, tmp_path, settings_of([source]), has_tokens=True)
+        choose(partitions, tmp_path, settings_of([source]), vocabulary=vocabulary_in(tmp_path))
 
 
 def test_a_mark_without_its_blocks_counts_for_nothing(tmp_path):
@@ -139,6 +147,36 @@ def test_a_mark_without_its_blocks_counts_for_nothing(tmp_path):
     assert store.read_done(tmp_path / partition.id) == Done(2, 2)
     (tmp_path / partition.id / "00001.tokens.arrow").unlink()
     assert store.read_done(tmp_path / partition.id) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["00000.index.arrow", "00000.tokens.arrow", "tokens.json", "done.json", "../vocab.txt"]
+)
+def test_what_is_damaged_between_the_stations_is_not_trained_on(tmp_path, name):
+    """A flipped bit in the files of a finished partition: on this disk, or on the way from another machine."""
+    source = Source("one", "text")
+    partition = stored(tmp_path, 0, source, [[(1, "x", 1, ""), (2, "y", 1, "")]])
+    file = tmp_path / partition.id / name
+    written = file.read_bytes()
+    for at in range(0, len(written), 7):
+        file.write_bytes(written[:at] + bytes([written[at] ^ 4]) + written[at + 1 :])
+        try:
+            chosen = choose([partition], tmp_path, settings_of([source]), vocabulary=vocabulary_in(tmp_path))
+        except UserError:
+            continue
+        assert name == "done.json"  # of which the number of documents is the one thing that is not compared
+        assert kept(chosen) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_blocks": 1}, {"num_blocks": 10**18}, {"num_documents": -1}, {"files": []}, {"files": {}}]
+)
+def test_a_mark_that_is_not_as_written_counts_for_nothing(tmp_path, change):
+    source = Source("one", "text")
+    partition = stored(tmp_path, 0, source, [[(1, "x", 1, "")], [(2, "y", 1, "")]])
+    mark = tmp_path / partition.id / "done.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | change))
+    assert store.read_done(mark.parent) is None
 
 
 SHARES = [0.0, 2**-64, 3 * 2**-64, 2**-53, 0.005, 0.1, 0.5, 1 - 2**-53, 1.0]
@@ -247,7 +285,7 @@ def test_thinning_is_independent_of_the_split():
 def test_a_source_that_is_thinned_out_counts_what_it_loses(tmp_path):
     source = Source("one", "text", weight=0.5)
     partition = stored(tmp_path, 0, source, [[(n * 2**55, f"t{n}", 1, "") for n in range(1, 200)]])
-    chosen = choose([partition], tmp_path, settings_of([source]), has_tokens=True)
+    chosen = choose([partition], tmp_path, settings_of([source]), vocabulary=vocabulary_in(tmp_path))
     assert chosen.dropped[NOT_SAMPLED] + len(kept(chosen)) == 199
     assert 60 < len(kept(chosen)) < 140
 
@@ -345,7 +383,7 @@ def test_chains_are_cut_at_what_is_kept(tmp_path):
     texts = [a, a.upper().replace(" ", "\n"), b, c]
     partition = stored(tmp_path, 0, source, [[(n, text, 1, "") for n, text in enumerate(texts)]])
     cleaning = {"duplicates": "near", "near_duplicate_threshold": 0.6}
-    chosen = choose([partition], tmp_path, settings_of([source], **cleaning), has_tokens=True)
+    chosen = choose([partition], tmp_path, settings_of([source], **cleaning), vocabulary=vocabulary_in(tmp_path))
     assert kept(chosen) == [0, 3]
     assert chosen.dropped == {NEAR_DUPLICATE: 2}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bert_lamb.outputs import metrics
-from bert_lamb.outputs.metrics import FIELDS, MetricsLog
+from bert_lamb.outputs.metrics import FIELDS, MetricsLog, forget_metrics_after
 
 STEP = {"lr": 1e-3, "loss": 2.0, "grad_norm": 0.5, "is_applied": True, "num_sequences": 8, "seconds": 0.1}
 STEP["sequences_per_second"] = 80.0
@@ -55,3 +55,21 @@ def test_what_no_reader_knows_is_not_written(tmp_path, kind, fields, message):
     with pytest.raises(ValueError, match=message):
         log.write(kind, phase="p", step=1, **fields)
     assert not log.path.exists()
+
+
+def test_a_resumed_run_forgets_what_is_no_record(tmp_path):
+    """A log that was damaged, or edited, does not keep a run from being resumed."""
+    file = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"phase": phase, "step": step}) for phase, step in (("a", 9), ("b", 1), ("b", 2), ("b", 3))]
+    odd = [
+        "[]",
+        "{}",
+        '{"phase": [], "step": 1}',
+        '{"phase": "b"}',
+        '{"phase": "b", "step": "1"}',
+        "[" * 100_000,
+        "\xff",
+    ]
+    file.write_bytes("\n".join([*lines[:2], *odd, *lines[2:], '{"phase": "b", "st']).encode("latin-1"))
+    forget_metrics_after(file, finished_phases={"a"}, phase="b", step=2)
+    assert file.read_text().splitlines() == lines[:3]

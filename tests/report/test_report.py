@@ -278,6 +278,10 @@ def test_an_unknown_kind_is_noted(tmp_path):
         (trust_ratios("phase1", 5, param_norm={"w": "big"}), "param_norm {'w': 'big'}"),
         (trust_ratios("phase1", 5, update_norm=[1.0]), r"update_norm \[1.0\]"),
         (trust_ratios("phase1", 0), "trust_ratios with step 0"),
+        (step("phase1", 5, step=10**400), "a step with step 1000"),
+        (step("phase1", 5, seconds=10**400), "seconds 1000"),
+        (step("phase1", 5, evaluation_share=0.5, checkpoint_share=0.5), "pauses took all of its time"),
+        ("[" * 100_000, "no JSON"),
         ({"kind": "heldout", "phase": "phase1", "step": 5, "mlm_loss": 1.0}, "mlm_accuracy None"),
     ],
 )
@@ -301,13 +305,37 @@ def test_a_missing_file_is_refused(run_dir, missing):
         report(run_dir=run_dir, score_dirs={})
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b"9" * 5000])
+@pytest.mark.parametrize("name", ["versions.json", "scores.json", "glue.json", "metrics.jsonl"])
+def test_a_damaged_file_is_refused_by_name(run_dir, name, content):
+    (run_dir / name).write_bytes(content)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        report(run_dir=run_dir, score_dirs={})
+    assert not (run_dir / "report.html").exists()
+
+
+def test_after_one_step_matplotlib_has_nothing_to_say(tmp_path, recwarn):
+    report(run_dir=make_run(tmp_path / "run", [start("a"), step("a", 1), trust_ratios("a", 1)]), score_dirs={})
+    assert [str(one.message) for one in recwarn if issubclass(one.category, UserWarning)] == []
+
+
 def test_missing_folders_and_foreign_scores_are_refused(run_dir, tmp_path):
     with pytest.raises(UserError, match="no folder"):
         report(run_dir=tmp_path / "nowhere", score_dirs={})
     with pytest.raises(UserError, match=r"scores\.ours"):
         report(run_dir=run_dir, score_dirs={"ours": tmp_path / "nowhere"})
-    (tmp_path / "scores.json").write_text('{"f1": 3}')
-    with pytest.raises(UserError, match="without 'dataset_name'"):
-        report(run_dir=run_dir, score_dirs={"ours": tmp_path})
+    sound = {"dataset_name": "d", "exact_match": 1, "f1": 2.5, "num_questions": 9, "num_unanswered": 0}
+    sound["config"] = {"initial_weights": "random"}
+    for change in (
+        {"f1": "3"},
+        {"f1": 10**400},
+        {"f1": math.nan},
+        {"num_questions": 1.5},
+        {"config": []},
+        {"f1": True},
+    ):
+        (tmp_path / "scores.json").write_text(json.dumps(sound | change))
+        with pytest.raises(UserError, match=r"found .*scores\.json with .*; expected scores of `bert-lamb squad`"):
+            report(run_dir=run_dir, score_dirs={"ours": tmp_path})
     with pytest.raises(UserError, match="without a phase_start"):
         report(run_dir=make_run(tmp_path / "empty", []), score_dirs={})

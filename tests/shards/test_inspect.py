@@ -126,6 +126,10 @@ def test_a_folder_that_is_not_whole_is_refused(shards_dir):
     assert len(show(shards_dir)) == 3, "only the shards that are shown are opened"
     with pytest.raises(UserError, match="0 bytes in shard"):
         show(shards_dir, first=24)
+    vocabulary = (shards_dir / "vocab.txt").read_bytes()
+    (shards_dir / "vocab.txt").write_bytes(vocabulary.replace(b"[UNK]", b"[unk]"))
+    with pytest.raises(UserError, match=r"another .*vocab\.txt than the shards were made with"):
+        show(shards_dir)
     (shards_dir / "vocab.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match="expected UTF-8"):
         show(shards_dir)

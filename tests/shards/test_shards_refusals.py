@@ -101,8 +101,9 @@ def test_manifests_that_depart_from_the_format_are_refused(shards_dir, change, c
     assert len(verify(shards_dir)) == 1
 
 
-def test_a_manifest_that_is_not_json(shards_dir):
-    (shards_dir / "manifest.json").write_text('{"format": ')
+@pytest.mark.parametrize("text", ['{"format": ', "[" * 100_000, "9" * 5000])
+def test_a_manifest_that_is_not_json(shards_dir, text):
+    (shards_dir / "manifest.json").write_text(text)
     with pytest.raises(UserError, match="not JSON"):
         read_manifest(shards_dir)
 
