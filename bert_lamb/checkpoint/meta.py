@@ -13,6 +13,7 @@ from bert_lamb.errors import UserError
 FORMAT_VERSION = 3  # 3: hashes of the ranks' files and of checkpoint.json itself
 WITHOUT_HASHES = 2  # still read
 META_FILE = "checkpoint.json"
+YOUNGER = {"loss_scale_counters"}  # of a position; checkpoints of this version may be without
 OWN_HASH = "sha256"  # of everything else in checkpoint.json
 
 
@@ -84,12 +85,17 @@ def _is_file(value: Any) -> bool:
 def _is_position(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and value.keys() == {field.name for field in fields(Position)}
+        and value.keys() | YOUNGER == {field.name for field in fields(Position)}
         and isinstance(value["phase"], str)
         and _is_count(value["step"])
         and _is_count(value["optimizer_step"])
         and isinstance(value["loss_scale"], int | float | None)
+        and _are_counters(value.get("loss_scale_counters"))
     )
+
+
+def _are_counters(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 3 and all(type(one) is int for one in value))
 
 
 def _is_mapping_of(value: Any, is_right: Callable[[Any], bool]) -> bool:

@@ -1,19 +1,20 @@
 """Where a run stands, and how a phase hands over to the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Position:
     """Where a run stands: after `step` optimizer steps of `phase`.
 
-    optimizer_step: applied steps as bias correction counts them. loss_scale: of fp16, else None.
+    optimizer_step: applied steps as bias correction counts them. loss_scale, loss_scale_counters: of fp16, else None.
     """
 
     phase: str
     step: int
     optimizer_step: int
     loss_scale: float | None = None
+    loss_scale_counters: list[int] | None = None  # see Engine
 
 
 def hand_over(finished: Position, *, next_phase: str) -> Position:
@@ -22,4 +23,4 @@ def hand_over(finished: Position, *, next_phase: str) -> Position:
     Source: NVIDIA's BERT keeps the optimizer's moments and resets its step for phase 2; the paper (section 4.1)
     re-warms the learning rate up from zero.
     """
-    return Position(phase=next_phase, step=0, optimizer_step=0, loss_scale=finished.loss_scale)
+    return replace(finished, phase=next_phase, step=0, optimizer_step=0)

@@ -52,6 +52,10 @@ class Engine(Protocol):
     def loss_scale(self) -> float | None:
         """The dynamic loss scale of fp16, None elsewhere."""
 
+    loss_scale_counters: list[int] | None
+    """What decides when that scale changes next: steps so far, the last that overflowed (-1: none), overflows that are
+    left until the scale is halved. None where there is no such scale; setting None changes nothing."""
+
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of one micro-step's loss; call it gradient_accumulation_steps times per step."""
 

@@ -6,10 +6,13 @@ MAX_CONSECUTIVE_SKIPS = 50  # steps; a dynamic loss scale needs some, a diverged
 
 
 class SkippedSteps:
-    """Watches for steps that were skipped because their gradient was not finite."""
+    """Watches for steps that were skipped because their gradient was not finite.
 
-    def __init__(self, stage: str) -> None:
-        self.stage, self.num_in_a_row, self.has_applied = stage, 0, False
+    has_applied: whether the stage had applied one when this process began.
+    """
+
+    def __init__(self, stage: str, *, has_applied: bool = False) -> None:
+        self.stage, self.num_in_a_row, self.has_applied = stage, 0, has_applied
 
     def watch(self, step: int, *, is_applied: bool, is_last: bool) -> None:
         """Raises UserError after too many skipped steps in a row, and at the end of a stage that applied none."""

@@ -38,7 +38,7 @@ def train_stage(
     total_steps, meter = stage.schedule.total_steps, recorder.meter
     recorder.start_stage(stage, position, engine)
     keeper.start_clock()
-    skipped = SkippedSteps(stage.name)
+    skipped = SkippedSteps(stage.name, has_applied=position.optimizer_step > 0)
     if evaluates_first and position.step == 0:
         meter.enter("evaluation")
         recorder.heldout(stage, 0, task.evaluate(engine))
@@ -83,18 +83,20 @@ def train_stage(
             meter.enter("evaluation")
             recorder.heldout(stage, step, task.evaluate(engine))
 
-        # Save, and stop.
+        # Save, and stop. All lines of a step come before its checkpoint, after which a killed run continues.
+        if is_end:
+            recorder.phase_end(stage)
         keeper.heed(is_writing=is_writing, has_failed=has_failed)
         is_last = is_end or stop.is_agreed
         if is_last or is_due_by_clock or keeper.is_due(step):
             meter.enter("checkpoint")
-            position = Position(stage.name, step, engine.optimizer_step, engine.loss_scale)
+            position = Position(stage.name, step, engine.optimizer_step, engine.loss_scale, engine.loss_scale_counters)
             keeper.save(engine, stage, position, is_by_clock=not (is_last or keeper.is_due(step)))
         if is_last:
             keeper.finish()
             break
         counts = counts_of_next
-    recorder.end_stage(stage, position.step)
+    recorder.end_stage()
     return position
 
 

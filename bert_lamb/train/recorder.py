@@ -154,13 +154,15 @@ class Recorder:
         if self.is_main and metrics is not None:
             self.write(stage, step, "heldout", **metrics)
 
-    def end_stage(self, stage: Stage, step: int) -> None:
-        """Say that the stage stopped after `step`: at its end, or before it by a signal."""
+    def phase_end(self, stage: Stage) -> None:
+        if self.is_main:
+            self.write(stage, stage.plan.total_steps, "phase_end", seconds=time.monotonic() - self.started_at)
+
+    def end_stage(self) -> None:
+        """The stage has stopped: at its end, or before it by a signal."""
         if self.is_main:
             self.meter.stop()
             self.progress.__exit__(None, None, None)
-            if step == stage.plan.total_steps:
-                self.write(stage, step, "phase_end", seconds=time.monotonic() - self.started_at)
 
     def write(self, stage: Stage, step: int, kind: str, **fields: Any) -> None:
         """A line of metrics.jsonl and its mirror; on rank 0, between `with` and its end."""

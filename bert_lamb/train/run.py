@@ -79,6 +79,7 @@ def train(
             position = hand_over(position, next_phase=stage.name)
         engine, task = build(stage, checkpoint, position)
         engine.set_optimizer_step(position.optimizer_step)
+        engine.loss_scale_counters = position.loss_scale_counters
         with keeper:
             position = train_stage(
                 stage,
