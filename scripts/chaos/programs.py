@@ -58,7 +58,7 @@ FINE_TUNING = [
     "max_query_length=8",
     "global_batch_size=6",
     "peak_lr=1e-3",
-    "num_epochs=3",
+    "num_epochs=6",
     "runtime.micro_batch_size.fine_tuning=2",
 ]
 

@@ -14,7 +14,7 @@ from scripts.chaos.plan import AT_BOUNDARY, Blow, Blows, Course, hold_of
 from scripts.chaos.programs import INTERVAL_STEPS, MACHINES, Machine, Material, Program, differences
 from scripts.chaos.strikes import STOPPED_BY_SIGNAL, STRIKES, Survivor
 
-PHASES = {"pretraining": {"phase1": 8, "phase2": 6}, "fine-tuning": {"fine_tuning": 9}, "export": {}}
+PHASES = {"pretraining": {"phase1": 8, "phase2": 6}, "fine-tuning": {"fine_tuning": 10}, "export": {}}
 PLAIN = MACHINES["torch fp32"]
 REACH_SECONDS = 240.0  # for a program to come to a moment, or to its end
 MAX_AGAIN = 2 * INTERVAL_STEPS  # steps that are computed again: one checkpoint may be in flight
