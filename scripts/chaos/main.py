@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from kit.results import write_result
@@ -53,10 +54,11 @@ def starts_of(run: Finished) -> str:
     return ", ".join(run.starts) if run.is_elastic else f"{len(run.starts)} of {run.starts[0]}"
 
 
-def warm_up() -> None:
+def warm_up(machines: Sequence[str]) -> None:
     """Import what ranks need before they are forked, and compose a configuration for what that leaves behind."""
     torch.set_num_threads(1)
-    import deepspeed  # noqa: F401
+    if any(name.startswith("ZeRO") for name in machines):
+        import deepspeed  # noqa: F401
 
     import bert_lamb.checkpoint.export
     import bert_lamb.cli.commands
@@ -87,41 +89,48 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     settings = parse()
     os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1"}
-    warm_up()
+    warm_up(settings.machines)
     started_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bert-lamb-chaos-") as temporary:
         folder = settings.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
-        runs = Runs(folder, seed=settings.seed, machines=settings.machines, torchrun_every=settings.torchrun_every)
-        drawn = (
-            course
-            for course in courses(random.Random(settings.seed), settings.machines)
-            if course.program in settings.programs
-        )
-        while len(runs.struck) < settings.kills:
-            runs.break_one(next(drawn), max_blows=settings.kills - len(runs.struck) + 2)
-    lost = [run for run in runs.finished if run.losses]
-    result = {
-        **surroundings(settings, packages=("deepspeed", "transformers", "numpy", "safetensors")),
-        "seconds": round(time.monotonic() - started_at),
+        every = settings.torchrun_every
+        with Runs(folder, seed=settings.seed, machines=settings.machines, torchrun_every=every) as runs:
+            drawn = courses(random.Random(settings.seed), settings.machines)
+            chosen = (course for course in drawn if course.program in settings.programs)
+            while len(runs.struck) < settings.kills:
+                runs.break_one(next(chosen), max_blows=settings.kills - len(runs.struck))
+                if settings.out:  # so far
+                    write_result(settings.out, result_so_far(settings, runs, time.monotonic() - started_at))
+    report(runs, seconds=time.monotonic() - started_at)
+    gc.unfreeze()  # or what is left at the interpreter's end is reported as leaked
+    return 1 if any(run.losses for run in runs.finished) else 0
+
+
+def result_so_far(settings: argparse.Namespace, runs: Runs, seconds: float) -> dict[str, Any]:
+    around = surroundings(settings, packages=("deepspeed", "transformers", "numpy", "safetensors"))
+    return {
+        **around,
+        "command": around["command"].replace("python scripts/chaos/__main__.py", "python -m scripts.chaos"),
+        "seconds": round(seconds),
         "num_blows": len(runs.struck),
-        "num_lost": len(lost),
+        "num_lost": sum(bool(run.losses) for run in runs.finished),
         "blows": [asdict(row) for row in runs.struck],
         "runs": [asdict(run) for run in runs.finished],
     }
-    if settings.out:
-        write_result(settings.out, result)
-    counts = {
-        moment: Counter(row.strike for row in runs.struck if row.moment == moment)
-        for moment in MOMENTS
-        if any(row.moment == moment for row in runs.struck)
-    }
-    losses = Counter(row.moment for row in runs.struck if row.losses)
-    print(table(BY_MOMENT, [(moment, of_moment, losses[moment]) for moment, of_moment in counts.items()]))
+
+
+def report(runs: Runs, *, seconds: float) -> None:
+    """Print blows by moment and strike, every run, and a line on all of it."""
+    by_moment = []
+    for moment in MOMENTS:
+        rows = [row for row in runs.struck if row.moment == moment]
+        if rows:
+            by_moment.append((moment, Counter(row.strike for row in rows), sum(bool(row.losses) for row in rows)))
+    print(table(BY_MOMENT, by_moment))
     print()
     print(table(BY_RUN, runs.finished))
+    lost = [run for run in runs.finished if run.losses]
     for run in lost:
         print(f"\nrun {run.run} lost: " + "; ".join(run.losses), file=sys.stderr)
-    print(f"\n{len(runs.struck)} blows, {len(runs.finished)} runs, {len(lost)} lost; {result['seconds']} s")
-    gc.unfreeze()  # or what is left at the interpreter's end is reported as leaked
-    return 1 if lost else 0
+    print(f"\n{len(runs.struck)} blows, {len(runs.finished)} runs, {len(lost)} lost; {seconds:.0f} s")

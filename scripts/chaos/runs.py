@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from scripts.chaos.jobs import LOG, Forked, Job, Stuck, Torchrun, is_reached, wait_for
 from scripts.chaos.moments import Hold
@@ -64,6 +65,16 @@ class Runs:
         self.struck: list[Struck] = []
         self.finished: list[Finished] = []
         self._num_starts = 0
+        self._jobs: list[Job] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Whatever ended it: no rank is left."""
+        for job in self._jobs:
+            if not job.is_over():
+                job.kill()
 
     def break_one(self, course: Course, *, max_blows: int) -> None:
         """Deal a run its blows, continue it until it is finished, and compare it."""
@@ -136,7 +147,9 @@ class Runs:
         (folder / "holds.json").write_text(json.dumps([asdict(hold) for hold in holds]))
         is_due = self.torchrun_every > 0 and self._num_starts % self.torchrun_every == 0
         starter = Torchrun if is_due and program.name != "export" else Forked
-        return starter(program.words(run_dir, machine), world_size, folder)
+        self._jobs = [job for job in self._jobs if job.status is None]
+        self._jobs.append(starter(program.words(run_dir, machine), world_size, folder))
+        return self._jobs[-1]
 
     def _undisturbed(self, program: Program, machine: Machine, world_size: int) -> Path:
         """The folder of this program's run on this machine that nobody breaks."""

@@ -225,7 +225,8 @@ def kill_all_ranks(launcher):
     launcher.wait()
 
 
-@pytest.mark.parametrize("machine", ["zero_stage=2", pytest.param("engine=fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/scripts/test_chaos.py breaks two ranks at exact moments in less time
+@pytest.mark.parametrize("machine", ["zero_stage=2", "engine=fsdp"])
 def test_killed_ranks_resume_bit_for_bit(shards, tmp_path, machine):
     """Two ranks with dropout: SIGKILL at some moment, resume, equal to an uninterrupted run."""
     options = [
