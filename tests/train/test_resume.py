@@ -16,6 +16,7 @@ from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.metrics import forget_metrics_after
 from bert_lamb.outputs.run_dir import RunDir
+from bert_lamb.train.guards import SkippedSteps
 from bert_lamb.train.resume import newest_whole
 from tests.checkpoint.test_checkpoint import edit_meta, save_two_ranks
 from tests.train.ranks_in_threads import Ranks
@@ -185,6 +186,13 @@ def test_leftovers_go_and_nothing_else(run):
     assert names(run) == sorted(set(before) - gone)
     assert len(os.listdir(folder / "phase1-0000005.partial")) == 2
     assert Checkpoint(run.checkpoint("latest")).position == Position("another", 4, 4)
+
+
+def test_a_resumed_stage_may_end_with_a_skipped_step():
+    """It has applied steps, before this process began; a stage that never has is refused."""
+    SkippedSteps("phase1", has_applied=True).watch(9, is_applied=False, is_last=True)
+    with pytest.raises(UserError, match=r"gradient that is not finite \(phase1, step 9\)"):
+        SkippedSteps("phase1").watch(9, is_applied=False, is_last=True)
 
 
 def test_what_is_kept(tmp_path):
