@@ -14,7 +14,8 @@ FORMAT_VERSION = 3  # 3: hashes of the ranks' files and of checkpoint.json itsel
 WITHOUT_HASHES = 2  # still read
 META_FILE = "checkpoint.json"
 OPTIONAL_COUNTS = ("batches_skipped", "num_rollbacks", "calm_step")
-OPTIONAL = (*OPTIONAL_COUNTS, "lowest_loss", "recent_losses")  # of a position: an earlier version had none
+# Of a position; checkpoints of this version may be without.
+YOUNGER = {*OPTIONAL_COUNTS, "loss_scale_counters", "lowest_loss", "recent_losses"}
 OWN_HASH = "sha256"  # of everything else in checkpoint.json
 
 
@@ -87,13 +88,18 @@ def _is_position(value: Any) -> bool:
     counts = ("step", "optimizer_step", *OPTIONAL_COUNTS)
     return (
         isinstance(value, dict)
-        and {*value.keys(), *OPTIONAL} == {field.name for field in fields(Position)}
+        and value.keys() | YOUNGER == {field.name for field in fields(Position)}
         and isinstance(value["phase"], str)
         and all(_is_count(value.get(name, 0)) for name in counts)
         and all(isinstance(value.get(name), int | float | None) for name in ("loss_scale", "lowest_loss"))
+        and _are_counters(value.get("loss_scale_counters"))
         and isinstance(value.get("recent_losses", []), list)
         and all(isinstance(loss, int | float) for loss in value.get("recent_losses", []))
     )
+
+
+def _are_counters(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 3 and all(type(one) is int for one in value))
 
 
 def _is_mapping_of(value: Any, is_right: Callable[[Any], bool]) -> bool:

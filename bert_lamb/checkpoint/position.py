@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 class Position:
     """Where a run stands: after `step` optimizer steps of `phase`.
 
-    optimizer_step: applied steps as bias correction counts them. loss_scale: of fp16, else None. batches_skipped: of
-    this phase, so that step k trains on batch k + batches_skipped; num_rollbacks: of the run. lowest_loss, calm_step,
-    recent_losses: what the guard of the phase remembers (train/guards.py).
+    optimizer_step: applied steps as bias correction counts them. loss_scale, loss_scale_counters: of fp16, else None.
+    batches_skipped: of this phase, so that step k trains on batch k + batches_skipped; num_rollbacks: of the run.
+    lowest_loss, calm_step, recent_losses: what the guard of the phase remembers (train/guards.py).
     """
 
     phase: str
     step: int
     optimizer_step: int
     loss_scale: float | None = None
+    loss_scale_counters: list[int] | None = None  # see Engine
     batches_skipped: int = 0
     num_rollbacks: int = 0
     lowest_loss: float | None = None
@@ -30,5 +31,10 @@ def hand_over(finished: Position, *, next_phase: str) -> Position:
     re-warms the learning rate up from zero.
     """
     return Position(
-        next_phase, step=0, optimizer_step=0, loss_scale=finished.loss_scale, num_rollbacks=finished.num_rollbacks
+        next_phase,
+        step=0,
+        optimizer_step=0,
+        loss_scale=finished.loss_scale,
+        loss_scale_counters=finished.loss_scale_counters,
+        num_rollbacks=finished.num_rollbacks,
     )

@@ -58,17 +58,23 @@ class HostCopy:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checkpoint to be. about: more facts for checkpoint.json. Files are written to `partial`, renamed at the end."""
+    """A checkpoint to be. about: more facts for checkpoint.json. Files are written to `partial`, renamed at the end.
+
+    attempt: a word of this save alone, the same on every rank, so that a rank of an earlier job that is still alive
+    never writes into it.
+    """
 
     directory: Path
     position: Position
     world_size: int
     shapes: Mapping[str, torch.Size]
     about: Mapping[str, Any]
+    attempt: str = ""
 
     @property
     def partial(self) -> Path:
-        return self.directory.with_name(self.directory.name + PARTIAL_SUFFIX)
+        attempt = f".{self.attempt}" if self.attempt else ""
+        return self.directory.with_name(self.directory.name + attempt + PARTIAL_SUFFIX)
 
     def file_of(self, rank: int) -> Path:
         return self.partial / f"rank-{rank:05d}-of-{self.world_size:05d}.safetensors"

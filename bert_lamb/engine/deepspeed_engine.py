@@ -17,6 +17,9 @@ from bert_lamb.engine.zero_layout import FlatPartition, read_layout, views
 from bert_lamb.errors import UserError
 from bert_lamb.optim import LayerwiseOptimizer, NormRecord
 
+# Of DeepSpeed's DynamicLossScaler, in the order of Engine.loss_scale_counters.
+SCALE_COUNTERS = ("cur_iter", "last_overflow_iter", "cur_hysteresis")
+
 
 class DeepSpeedEngine:
     """Wraps `deepspeed.initialize`; implements `Engine`.
@@ -63,6 +66,18 @@ class DeepSpeedEngine:
     @property
     def loss_scale_floor(self) -> float | None:
         return float(self._zero.loss_scaler.min_scale) if self._has_dynamic_scale else None
+
+    @property
+    def loss_scale_counters(self) -> list[int] | None:
+        if not self._has_dynamic_scale:
+            return None
+        return [getattr(self._zero.loss_scaler, name) for name in SCALE_COUNTERS]
+
+    @loss_scale_counters.setter
+    def loss_scale_counters(self, counters: list[int] | None) -> None:
+        if counters is not None and self.loss_scale_counters is not None:
+            for name, value in zip(SCALE_COUNTERS, counters, strict=True):
+                setattr(self._zero.loss_scaler, name, value)
 
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss * self._loss_factor, scale_wrt_gas=False)

@@ -66,6 +66,7 @@ class FsdpEngine:
         self.rank, self.world_size, self.device = process.rank, process.world_size, process.device
         self.loss_scale: float | None = None
         self.loss_scale_floor: float | None = None
+        self.loss_scale_counters: list[int] | None = None
         self.model: Any = model
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm

@@ -56,6 +56,10 @@ class Engine(Protocol):
     def loss_scale_floor(self) -> float | None:
         """Below which the loss scale does not go, None where there is none."""
 
+    loss_scale_counters: list[int] | None
+    """What decides when that scale changes next: steps so far, the last that overflowed (-1: none), overflows that are
+    left until the scale is halved. None where there is no such scale; setting None changes nothing."""
+
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of one micro-step's loss; call it gradient_accumulation_steps times per step."""
 

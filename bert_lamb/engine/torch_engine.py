@@ -21,6 +21,7 @@ class TorchEngine:
         self.rank, self.world_size, self.device = 0, 1, device
         self.loss_scale: float | None = None
         self.loss_scale_floor: float | None = None
+        self.loss_scale_counters: list[int] | None = None
         self.module = model.to(device)
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm

@@ -7,7 +7,7 @@ RUN/vocab.txt          the vocabulary of the shards (pretraining)
 RUN/versions.json      versions, hardware, git commit, command
 RUN/metrics.jsonl      one line per event (METRICS.md)
 RUN/micro_batch.json   how many sequences fit, where runtime.micro_batch_size=auto
-RUN/checkpoints/PHASE-STEP/            complete; PHASE-STEP.partial is being written, or was when a process died
+RUN/checkpoints/PHASE-STEP/            complete; PHASE-STEP.ATTEMPT.partial is being written, or was when a process died
 RUN/checkpoints/PHASE-STEP.damaged/    passed over by a resumed run, until it has saved that step again or a later one
 RUN/profile/           a trace of some steps, where runtime.profile asks for one
 RUN/report.json, RUN/report.html   written by `bert-lamb report`
@@ -40,6 +40,7 @@ OUR_NAMES |= {"report.json", "report.html", "wandb", PROFILE_FOLDER, MICRO_BATCH
 
 DAMAGED_SUFFIX = ".damaged"
 CHECKPOINT_NAME = re.compile(r"(?P<phase>.+)-(?P<step>\d{7,})")
+UNFINISHED_NAME = re.compile(rf"{CHECKPOINT_NAME.pattern}(\.[0-9a-f]+)?{re.escape(PARTIAL_SUFFIX)}")
 FILE_OF_CHECKPOINT = re.compile(r"(checkpoint|rank-\d+-of-\d+)\.(json|safetensors)(\.partial)?")
 
 
@@ -226,7 +227,7 @@ class RunDir:
         A folder with anything that no checkpoint has is somebody's, and stays.
         """
         for folder in (self.path / CHECKPOINTS).glob(f"*{PARTIAL_SUFFIX}"):
-            is_named = CHECKPOINT_NAME.fullmatch(folder.name.removesuffix(PARTIAL_SUFFIX)) is not None
+            is_named = UNFINISHED_NAME.fullmatch(folder.name) is not None
             if is_named and folder.is_dir() and all(FILE_OF_CHECKPOINT.fullmatch(e.name) for e in folder.iterdir()):
                 shutil.rmtree(folder)
 

@@ -24,7 +24,7 @@ class Guard:
     def __init__(self, settings: GuardSettings, position: Position) -> None:
         self.stage, self.settings = position.phase, settings
         self.lowest_loss, self.calm_step = position.lowest_loss, position.calm_step
-        self._num_skipped, self._has_applied = 0, False
+        self._num_skipped, self._has_applied = 0, position.optimizer_step > 0
         self.recent_losses = position.recent_losses[-settings.window_steps :]
 
     def watch(self, step: int, loss: float, result: StepResult, engine: Engine, *, is_last: bool) -> None:

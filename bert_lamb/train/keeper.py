@@ -3,6 +3,8 @@
 Training stops for a copy to host memory; a thread writes it (saving.py). One checkpoint is in flight at most.
 """
 
+import secrets
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from typing import Any, Self
 
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.checkpoint.writing import HostCopy, Plan, begin
-from bert_lamb.engine.agreement import together
+from bert_lamb.engine.agreement import from_rank_0, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
@@ -70,7 +72,8 @@ class Keeper:
         self.settle()
         directory = self.run_dir.checkpoint_dir(stage.name, position.step)
         about = {"total_step": stage.steps_before + position.step, "is_by_clock": is_by_clock, **self.about}
-        plan = Plan(directory, position, engine.world_size, engine.shapes, about)
+        attempt = from_rank_0(self.process, secrets.token_hex(4))
+        plan = Plan(directory, position, engine.world_size, engine.shapes, about, attempt)
         with together(self.process), refused(directory):
             if self.process.is_main:
                 begin(plan)
@@ -119,6 +122,11 @@ class Keeper:
             self._thread = None
 
     def _tidy_up(self, stage: str, step: int) -> None:
-        self.run_dir.forget_damaged(stage, step)
+        """Remove what is not to be kept; what cannot be removed stays, since the new checkpoint is there."""
         settings = self.settings
-        self.run_dir.remove_old_checkpoints(stage, keep_last=settings.keep_last, keep_every=settings.keep_every)
+        try:
+            self.run_dir.forget_damaged(stage, step)
+            self.run_dir.remove_old_checkpoints(stage, keep_last=settings.keep_last, keep_every=settings.keep_every)
+        except OSError as error:
+            where, why = error.filename or self.run_dir.path, error.strerror or error
+            print(f"keep     {where} cannot be removed ({why}); tried again at the next save", file=sys.stderr)

@@ -91,7 +91,9 @@ def train_stage(
             meter.enter("evaluation")
             recorder.heldout(stage, step, task.evaluate(engine))
 
-        # Save, and stop.
+        # Save, and stop. All lines of a step come before its checkpoint, after which a killed run continues.
+        if is_end:
+            recorder.phase_end(stage)
         keeper.heed(is_writing=is_writing, has_failed=has_failed)
         is_last = is_end or stop.is_agreed
         if is_last or is_due_by_clock or keeper.is_due(step):
@@ -101,6 +103,7 @@ def train_stage(
                 step=step,
                 optimizer_step=engine.optimizer_step,
                 loss_scale=engine.loss_scale,
+                loss_scale_counters=engine.loss_scale_counters,
                 lowest_loss=guard.lowest_loss,
                 calm_step=guard.calm_step,
                 recent_losses=guard.recent_losses,
@@ -110,7 +113,7 @@ def train_stage(
             keeper.finish()
             break
         counts = counts_of_next
-    recorder.end_stage(stage, position.step)
+    recorder.end_stage()
     return position
 
 

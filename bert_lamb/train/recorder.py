@@ -102,7 +102,7 @@ class Recorder:
     def roll_back(self, stage: Stage, stages: Sequence[Stage], position: Position, spike: Spike) -> None:
         """Say that the run goes on at `position` of the stage, and forget what came after it."""
         if self.is_main:
-            self._leave_stage()
+            self.end_stage()
             self.forget_after(position, stages)
             self.write(
                 stage, position.step, "rollback", spike_step=spike.step, batches_skipped=position.batches_skipped
@@ -178,16 +178,15 @@ class Recorder:
         if self.is_main and metrics is not None:
             self.write(stage, step, "heldout", **metrics)
 
-    def end_stage(self, stage: Stage, step: int) -> None:
-        """Say that the stage stopped after `step`: at its end, or before it by a signal."""
+    def phase_end(self, stage: Stage) -> None:
         if self.is_main:
-            self._leave_stage()
-            if step == stage.plan.total_steps:
-                self.write(stage, step, "phase_end", seconds=time.monotonic() - self.started_at)
+            self.write(stage, stage.plan.total_steps, "phase_end", seconds=time.monotonic() - self.started_at)
 
-    def _leave_stage(self) -> None:
-        self.meter.stop()
-        self.progress.__exit__(None, None, None)
+    def end_stage(self) -> None:
+        """The stage has stopped: at its end, or before it by a signal."""
+        if self.is_main:
+            self.meter.stop()
+            self.progress.__exit__(None, None, None)
 
     def write(self, stage: Stage, step: int, kind: str, **fields: Any) -> None:
         """A line of metrics.jsonl and its mirror; on rank 0, between `with` and its end."""

@@ -86,6 +86,7 @@ def train(
         engine, task = build(stage, checkpoint, position)
         bound_every_wait(process)  # in the groups that the engine made
         engine.set_optimizer_step(position.optimizer_step)
+        engine.loss_scale_counters = position.loss_scale_counters
         try:
             with keeper:
                 position = train_stage(

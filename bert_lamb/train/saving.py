@@ -56,7 +56,7 @@ class Saving:
     def _publish(self) -> None:
         with refused(self.plan.directory):
             publish(self.plan, self.share.tensor_kinds)
-            self.after()
+        self.after()
 
 
 @contextmanager

@@ -166,7 +166,7 @@ def test_ranks_share_the_hashing(folder):
 def test_a_checkpoint_of_format_2_is_read_without_hashes(folder):
     old = {**meta(folder), "format_version": 2}
     old["files"] = {name: written["bytes"] for name, written in old["files"].items()}
-    del old["sha256"]
+    del old["sha256"], old["position"]["loss_scale_counters"]
     write_meta(folder, old)
     checkpoint = Checkpoint(folder)
     checkpoint.check_bytes()
@@ -203,6 +203,8 @@ def overwrite_last_byte(file):
             lambda f: edit_meta(f, position={"phase": "p", "step": "7", "optimizer_step": 7, "loss_scale": None}),
             "position=",
         ),
+        (lambda f: edit_meta(f, position={**meta(f)["position"], "loss_scale_counters": [5, 2]}), "position="),
+        (lambda f: edit_meta(f, position={**meta(f)["position"], "more": 1}), "position="),
         (lambda f: edit_meta(f, shapes={}), "shapes="),
         (lambda f: edit_meta(f, shapes={"a.weight": "3x5"}), "shapes="),
         (lambda f: edit_meta(f, shapes={"a.weight": [3, -5]}), "shapes="),

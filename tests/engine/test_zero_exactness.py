@@ -125,12 +125,21 @@ COUNTED_CASE = {  # bf16, in four micro-steps
     "counts_collectives": True,
     "last_step": 2,
 }
-HALF_CASES = [{"name": f"half{stage}", "zero_stage": stage, "last_step": 4} for stage in (1, 3)]
-HALF_CASES.append({"name": "half-fsdp", **FSDP, "last_step": 4})
+SCALED_CASE = {  # a step overflows, which changes when the loss scale is doubled
+    "name": "fp16-stage1",
+    "zero_stage": 1,
+    "precision": "fp16",
+    "loss_scale": LOSS_SCALE,
+    "bad_step": 3,
+    "overrides": {"fp16": {"loss_scale_window": 2, "hysteresis": 2}},
+}
+SAME_CASES = [*SHORT_CASES, *BF16_CASES, SCALED_CASE]  # killed after step 4 and continued by the same machine
+HALF_CASES = [{**case, "name": f"half-{case['name']}", "last_step": 4} for case in SAME_CASES]
+AGAIN_CASES = [{**case, "name": f"again-{case['name']}", "resume": f"half-{case['name']}"} for case in SAME_CASES]
 RESUMED_CASES = [  # each continues another stage's or engine's half
-    {"name": "resumed1", "zero_stage": 3, "resume": "half1"},
-    {"name": "resumed3", "zero_stage": 2, "resume": "half3"},
-    {"name": "resumed-in-fsdp", **FSDP, "resume": "half1"},
+    {"name": "resumed1", "zero_stage": 3, "resume": "half-stage1"},
+    {"name": "resumed3", "zero_stage": 2, "resume": "half-stage3"},
+    {"name": "resumed-in-fsdp", **FSDP, "resume": "half-stage1"},
     {"name": "resumed-from-fsdp", "zero_stage": 1, "resume": "half-fsdp"},
 ]
 LARS_CASES += [  # another set of moments in the checkpoint
@@ -150,7 +159,9 @@ ALL_CASES = [
     *IDLE_CASES,
     *MEMORY_CASES,
     COUNTED_CASE,
+    SCALED_CASE,
     *HALF_CASES,
+    *AGAIN_CASES,
     *RESUMED_CASES,
 ]
 
@@ -401,7 +412,25 @@ def test_fsdp_gathers_and_reduces_once_a_step(trained):
         assert step["collectives"] == expected
 
 
-@pytest.mark.parametrize("half", ["half1", "half3", "half-fsdp"])
+@pytest.mark.parametrize("case", SAME_CASES, ids=lambda case: case["name"])
+def test_the_same_machine_continues_bit_for_bit(trained, case):
+    """Weights, moments and position, of fp16 with the scale and what decides when it changes next."""
+    whole, again = (trained(2)[name] for name in (case["name"], f"again-{case['name']}"))
+    assert again.position == whole.position
+    for kind in whole.meta["tensor_kinds"]:
+        for name, shape in whole.shapes.items():
+            found, expected = (side.read(kind, name, 0, shape.numel()) for side in (again, whole))
+            assert torch.equal(found, expected), (kind, name)
+
+
+def test_the_scale_is_doubled_when_it_would_have_been(trained):
+    """By hand: of nine steps, numbered from 0, number 2 overflows; windows of two end with numbers 5 and 7."""
+    half, whole = (trained(2)[name].position for name in ("half-fp16-stage1", "fp16-stage1"))
+    assert (half.loss_scale, half.loss_scale_counters) == (LOSS_SCALE, [5, 2, 1])
+    assert (whole.loss_scale, whole.loss_scale_counters) == (4 * LOSS_SCALE, [9, 2, 2])
+
+
+@pytest.mark.parametrize("half", ["half-stage1", "half-stage3", "half-fsdp"])
 def test_two_ranks_checkpoint_continues_in_one_process(trained, truth, half):
     """Another number of ranks and the other engine: plain torch takes over after step 4."""
     start, expected, _ = truth

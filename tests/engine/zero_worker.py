@@ -80,7 +80,7 @@ def train(case, process, out):
             zero_stage=case["zero_stage"],
             offload_optimizer=case.get("offload_optimizer", False),
             max_grad_norm=max_grad_norm,
-            initial_loss_scale=case.get("loss_scale"),
+            initial_loss_scale=source.position.loss_scale if source else case.get("loss_scale"),
             overrides=case.get("overrides", {}),
         )
         engine = DeepSpeedEngine(model, optimizer, process=process, json=json)
@@ -92,6 +92,7 @@ def train(case, process, out):
     if source:
         source.load_into(engine)
         engine.set_optimizer_step(source.position.optimizer_step)
+        engine.loss_scale_counters = source.position.loss_scale_counters
         first = source.position.step + 1
     history = []
     for step in range(first, case.get("last_step", NUM_STEPS) + 1):
@@ -116,7 +117,13 @@ def train(case, process, out):
     save_checkpoint(
         engine,
         out / case["name"],
-        position=Position("phase", case.get("last_step", NUM_STEPS), engine.optimizer_step),
+        position=Position(
+            "phase",
+            case.get("last_step", NUM_STEPS),
+            engine.optimizer_step,
+            engine.loss_scale,
+            engine.loss_scale_counters,
+        ),
         about={
             "history": history,
             "state_bytes": state_bytes,

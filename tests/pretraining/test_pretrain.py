@@ -159,24 +159,29 @@ def test_without_a_sentence_task_its_head_stays_as_it_began(tmp_path):
 
 
 def test_interrupted_equals_uninterrupted(shards, tmp_path, monkeypatch):
-    """Killed before the first checkpoint and in each phase, with dropout on: the same bits, and the same record."""
+    """Killed before the first checkpoint, between the phases and in the second, with dropout: same bits, same lines."""
     expected = run_here(shards, tmp_path / "whole", "checkpoint.interval_steps=2")
 
     class Killed(BaseException):
         pass
 
+    def die(*_):
+        raise Killed
+
     original = Recorder.step
-    for phase_name, at_step in (("phase1", 2), ("phase1", 4), ("phase2", 3)):
+    for phase_name, at_step in (("phase1", 2), ("phase1", 99), ("phase2", 3)):
 
         def step_or_die(self, phase, step, *, _where=(phase_name, at_step), **rest):
             if (phase.name, step) == _where:
                 raise Killed
             original(self, phase, step, **rest)
 
-        monkeypatch.setattr(Recorder, "step", step_or_die)
-        with pytest.raises(Killed):
-            run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
-        monkeypatch.setattr(Recorder, "step", original)
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "step", step_or_die)
+            if at_step == 99:  # after the phase's last checkpoint
+                patch.setattr(Recorder, "end_stage", die)
+            with pytest.raises(Killed):
+                run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
     found = run_here(shards, tmp_path / "killed", "checkpoint.interval_steps=2", "if_exists=resume")
     assert_same_bits(found, expected)
     assert lasting(records(tmp_path / "killed")) == lasting(records(tmp_path / "whole"))
@@ -208,7 +213,7 @@ def test_damaged_checkpoints_are_passed_over_and_made_again(shards, tmp_path, ca
 
 def lasting(lines):
     """What does not differ from run to run."""
-    kept = [line for line in lines if line["kind"] not in ("resume", "phase_end")]
+    kept = [line for line in lines if line["kind"] != "resume"]
     return [{k: v for k, v in line.items() if not k.endswith(MEASURED)} for line in kept]
 
 
@@ -220,7 +225,8 @@ def kill_all_ranks(launcher):
     launcher.wait()
 
 
-@pytest.mark.parametrize("machine", ["zero_stage=2", pytest.param("engine=fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/scripts/test_chaos.py breaks two ranks at exact moments in less time
+@pytest.mark.parametrize("machine", ["zero_stage=2", "engine=fsdp"])
 def test_killed_ranks_resume_bit_for_bit(shards, tmp_path, machine):
     """Two ranks with dropout: SIGKILL at some moment, resume, equal to an uninterrupted run."""
     options = [

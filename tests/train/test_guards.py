@@ -71,12 +71,13 @@ def test_a_rise_that_is_to_be_ignored():
 
 
 def test_what_was_lowest_is_known_after_a_resume_and_not_in_the_next_phase():
-    position = Position("phase1", 20, 20, None, 4, 1, lowest_loss=2.0, calm_step=12, recent_losses=[2.0, 2.4])
+    position = Position("phase1", 20, 20, batches_skipped=4, num_rollbacks=1, lowest_loss=2.0, calm_step=12)
+    position = replace(position, recent_losses=[2.0, 2.4])
     feed(Guard(settings(), position), [3.5], first=21)  # (2.4 + 3.5) / 2 is 0.95 above
     with pytest.raises(Spike) as spike:
         feed(Guard(settings(), position), [3.7], first=21)
     assert spike.value.calm_step == 12
-    assert hand_over(position, next_phase="phase2") == Position("phase2", 0, 0, None, num_rollbacks=1)
+    assert hand_over(position, next_phase="phase2") == Position("phase2", 0, 0, num_rollbacks=1)
 
 
 def test_too_many_skipped_steps():
@@ -94,6 +95,13 @@ def test_a_stage_that_applied_nothing():
     guard = Guard(settings(), Position("phase1", 0, 0))
     with pytest.raises(UserError, match="found 1 steps in a row"):
         guard.watch(1, float("nan"), SKIPPED, engine(), is_last=True)
+
+
+def test_a_resumed_stage_may_end_with_a_skipped_step():
+    """It has applied steps before, which its optimizer has counted."""
+    Guard(settings(), Position("phase1", 8, 7)).watch(9, float("nan"), SKIPPED, engine(), is_last=True)
+    with pytest.raises(UserError, match="found 1 steps in a row"):
+        Guard(settings(), Position("phase1", 8, 0)).watch(9, float("nan"), SKIPPED, engine(), is_last=True)
 
 
 def test_a_loss_scale_at_its_floor():

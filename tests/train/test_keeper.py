@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,7 +90,8 @@ def agree(keeper, engine):
 
 def names(run):
     folder = run / "checkpoints"
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return [re.sub(r"\.[0-9a-f]{8}(?=\.partial$)", "", name) for name in found]  # the attempt
 
 
 class SlowWriter:
@@ -358,7 +360,52 @@ def test_a_step_is_saved_over_what_a_killed_save_of_it_left(tmp_path):
             save(keeper, engine, 1)
             keeper.settle()
             folder = tmp_path / "checkpoints" / "phase1-0000001"
-            shutil.copytree(folder, folder.with_name("phase1-0000001.partial"))
+            shutil.copytree(folder, folder.with_name("phase1-0000001.partial"), dirs_exist_ok=True)
         save(keeper, engine, 1)
         keeper.finish()
+    assert names(tmp_path) == ["phase1-0000001", "phase1-0000001.partial"]
+    RunDir(tmp_path).remove_leftovers()
     assert names(tmp_path) == ["phase1-0000001"]
+
+
+def test_a_rank_that_outlives_its_job_does_not_write_into_the_next_one(tmp_path, monkeypatch):
+    """As a machine that hung while the others started again: it wakes up when the new job has written the same step."""
+    old, new = Training(ALONE), Training(ALONE)
+    old.step()
+    writer = SlowWriter(monkeypatch, is_slow=lambda path: not writer.has_begun.is_set())
+    outlived = keeper_of(tmp_path, ALONE)
+    save(outlived, old, 1)
+    assert writer.has_begun.wait(PATIENCE_SECONDS)
+    RunDir(tmp_path).remove_leftovers()
+    with keeper_of(tmp_path, ALONE) as keeper:
+        save(keeper, new, 1)
+        keeper._saving.wait()
+        writer.go.set()
+        with pytest.raises(UserError, match=r"phase1-0000001 that cannot be written \(No such file"):
+            outlived.finish()
+        keeper.finish()
+    checkpoint = Checkpoint(tmp_path / "checkpoints" / "phase1-0000001")
+    checkpoint.check_bytes()
+    assert checkpoint.read("weight", "w", 0, 8).tolist() == list(range(8))
+    assert names(tmp_path) == ["phase1-0000001"]
+
+
+def test_what_cannot_be_removed_costs_no_checkpoint(tmp_path, monkeypatch, capsys):
+    """A file server that keeps an old one busy: said in a line, and the training goes on."""
+
+    def busy(folder, **_):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(folder))
+
+    with keeper_of(tmp_path, ALONE, keep_last=1) as keeper:
+        monkeypatch.setattr("bert_lamb.outputs.run_dir.shutil", SimpleNamespace(rmtree=busy))
+        for step in (1, 2):
+            save(keeper, Training(ALONE), step)
+        keeper.settle()
+        assert names(tmp_path) == ["phase1-0000001", "phase1-0000002"]
+        said = capsys.readouterr().err.splitlines()
+        monkeypatch.undo()
+        save(keeper, Training(ALONE), 3)
+        keeper.finish()
+    assert len(said) == 1
+    assert "phase1-0000001 cannot be removed (Device or resource busy)" in said[0]
+    assert names(tmp_path) == ["phase1-0000003"]

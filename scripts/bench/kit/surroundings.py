@@ -13,7 +13,7 @@ from typing import Any
 from bert_lamb.outputs.provenance import library_versions, versions
 from kit import CHECKOUT
 
-MEASURED = ("bert_lamb", "data_prep", "scripts/bench/*.py")  # what the numbers depend on
+MEASURED = ("bert_lamb", "data_prep", "scripts/bench/*.py", "scripts/chaos/*.py")  # what the numbers depend on
 
 
 def surroundings(settings: argparse.Namespace, *, packages: Sequence[str]) -> dict[str, Any]:
