@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bert_lamb.planner.calibration import NOT_FITTED, error
+from bert_lamb.planner.calibration import NOT_FITTED, error, fit
 from bert_lamb.planner.published import Efficiencies, Published, predict
 
 TARGET = 0.15  # of the error
@@ -23,6 +23,13 @@ class Compared:
 
 def compare(rows: Sequence[Published], efficiencies: Efficiencies) -> list[Compared]:
     return [Compared(row, predict(row, efficiencies), error(row, efficiencies)) for row in rows]
+
+
+def forecast(rows: Sequence[Published], *, up_to_gpus: int) -> list[Compared]:
+    """Larger rows by efficiencies that were fitted to the others alone: those whose stack has some of both."""
+    efficiencies = fit([row for row in rows if row.gpus <= up_to_gpus])
+    known = [row for row in rows if (row.stack.name, row.gpu.generation) in efficiencies.compute]
+    return compare([row for row in known if row.gpus > up_to_gpus], efficiencies)
 
 
 def nearest(compared: Sequence[Compared], generation: str, gpus: int, *, count: int) -> list[Compared]:

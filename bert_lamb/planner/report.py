@@ -36,6 +36,8 @@ def of_machine(machine: Machine) -> list[str]:
         f" {machine.network_gbit:,.0f} Gbit/s each ({machine.gpu.source})",
         f"compute efficiency {machine.compute.value:.3f} ({machine.compute.source})",
     ]
+    if not machine.gpu.runs_bert_lamb:
+        lines.append("only to compare with: bert_lamb does not run there")
     if machine.gpus > 1:
         lines.append(f"network efficiency {machine.network.value:.3f} ({machine.network.source})")
     return lines
@@ -84,7 +86,11 @@ def of_run(plan: Plan) -> list[str]:
     rows.append(["in all", f"{plan.gpu_hours:,.1f} GPU hours", f"{plan.hours:,.2f} h"])
     watts = f"{plan.machine.watts:,.0f} W a GPU, without hosts, network and cooling"
     cost = "planner.price_per_gpu_hour not given" if plan.cost is None else f"{plan.cost:,.2f}"
-    return [*aligned(rows), f"energy: {plan.kilowatt_hours:,.1f} kWh at {watts}", f"cost: {cost}"]
+    left_out = "evaluation, saving, start and end" + (
+        ", and the optimizer's step on the host" if plan.run.runtime.offload_optimizer else ""
+    )
+    energy = f"energy: {plan.kilowatt_hours:,.1f} kWh at {watts}"
+    return [*aligned(rows), energy, f"cost: {cost}", f"left out: {left_out}"]
 
 
 def of_checkpoints(plan: Plan) -> list[str]:

@@ -23,6 +23,7 @@ from bert_lamb.planner.hardware import GPUS
 from bert_lamb.planner.ours import optimizer_bytes
 from bert_lamb.planner.plan import Measured
 from bert_lamb.planner.published import BERT_LARGE
+from bert_lamb.planner.report import text
 from bert_lamb.planner.step import Shape
 from bert_lamb.planner.traffic import Collective, Network, collectives_of, exposed_seconds
 from bert_lamb.shards import open_instances
@@ -205,6 +206,14 @@ def test_padding_is_computed_where_attention_has_no_kernel_for_less():
     on_volta = {"planner.gpu": "v100_32", "runtime.precision": "fp16", "runtime.micro_batch_tokens": 8192}
     assert planned(on_volta).phases[0].computes_padding
     assert not planned().phases[0].computes_padding
+
+
+def test_what_the_hours_leave_out_is_said():
+    assert "left out: evaluation, saving, start and end\n" in text(planned(), []) + "\n"
+    offloaded = text(planned({"runtime.offload_optimizer": True}), [])
+    assert "the optimizer's step on the host" in offloaded
+    assert "no published run of this device" in offloaded
+    assert "does not run there" in text(planned({"planner.gpu": "tpu_v3", "runtime.micro_batch_tokens": 4096}), [])
 
 
 def test_the_default_fill_is_that_of_measured_shards():

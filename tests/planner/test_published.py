@@ -13,6 +13,7 @@ from bert_lamb.planner.comparison import TARGET, compare, nearest
 from bert_lamb.planner.hardware import GPUS, peak_flops
 from bert_lamb.planner.ours import compute_efficiency
 from bert_lamb.planner.published import Efficiencies, predict, read_published
+from tests.launch import CHECKOUT
 
 ROWS = read_published()
 BY_NAME = {row.name: row for row in ROWS}
@@ -69,6 +70,13 @@ def test_errors_are_within_their_bounds():
 def test_the_readme_says_these_errors():
     page = README.read_text()
     assert with_generated(page) == page, "python -m bert_lamb.planner"
+
+
+def test_the_projects_readme_says_how_many_are_off():
+    compared = compare(ROWS, read_efficiencies())
+    beyond = sum(not one.is_within for one in compared)
+    page = " ".join((CHECKOUT / "README.md").read_text().split())
+    assert f"{len(compared)} published figures: {beyond} of them more than 15 %" in page
 
 
 def test_the_efficiencies_are_the_best_fit():
