@@ -77,6 +77,14 @@ def _best(loss: Callable[[float], float]) -> float:
     return (low + high) / 2
 
 
+def source_of_network(generation: str) -> str:
+    """Where the efficiency of a generation's network is from."""
+    if generation in NETWORK_GUESSED:
+        return "a guess: no row tells it from computing"
+    other = NETWORK_OF.get(generation)
+    return f"fitted to rows of {generation}" if other is None else f"fitted to rows of {other}, for want of its own"
+
+
 def read_efficiencies() -> Efficiencies:
     content = json.loads(FILE.read_text())
     compute = {(one["stack"], one["generation"]): one["efficiency"] for one in content["compute"]}

@@ -8,6 +8,7 @@ from bert_lamb.engine.state_size import USABLE_SHARES, state_parts
 from bert_lamb.errors import UserError
 from bert_lamb.model.activations import activation_bytes
 from bert_lamb.model.sizes import BertSizes, num_parameters
+from bert_lamb.planner.calibration import source_of_network
 from bert_lamb.planner.hardware import Gpu, peak_flops
 from bert_lamb.planner.ours import Chosen, compute_efficiency, method_of, precision_of_products
 from bert_lamb.planner.published import GBIT, Efficiencies, mean_squared_length
@@ -284,7 +285,7 @@ def machine_of(
         precision = precision_of_products(runtime)
         peak_flops(gpu, precision)
         chosen = compute_efficiency(gpu, precision, efficiencies)
-    calibrated = Chosen(efficiencies.network[gpu.generation], "fitted, or another generation's: see planner/README.md")
+    calibrated = Chosen(efficiencies.network[gpu.generation], source_of_network(gpu.generation))
     return Machine(
         gpu,
         gpus,

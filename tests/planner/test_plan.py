@@ -213,6 +213,8 @@ def test_what_the_hours_leave_out_is_said():
     offloaded = text(planned({"runtime.offload_optimizer": True}), [])
     assert "the optimizer's step on the host" in offloaded
     assert "no published run of this device" in offloaded
+    assert "(fitted to rows of h100)" in text(planned(), [])
+    assert "fitted to rows of h100, for want of its own" in text(planned({"planner.gpu": "b200"}), [])
     assert "does not run there" in text(planned({"planner.gpu": "tpu_v3", "runtime.micro_batch_tokens": 4096}), [])
 
 
