@@ -15,6 +15,7 @@ from bert_lamb.config.doctor import DoctorConfig
 from bert_lamb.config.evaluate import EvaluateConfig
 from bert_lamb.config.glue import GlueConfig
 from bert_lamb.config.model_import import ImportConfig
+from bert_lamb.config.plan import PlanConfig
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.config.results import ExportConfig, PushConfig, ReportConfig
 from bert_lamb.config.runtime import Precision, RuntimeConfig
@@ -130,6 +131,15 @@ def run_doctor(config: DoctorConfig) -> int:
     from bert_lamb.doctor.command import doctor
 
     return 1 if doctor(config) else 0
+
+
+def run_plan(config: PlanConfig) -> int:
+    if config.planner.measure:
+        _keep_deepspeed_on_cpu()
+    from bert_lamb.planner.command import plan_command
+
+    plan_command(config)
+    return 0
 
 
 def _settle_device(runtime: RuntimeConfig) -> None:
@@ -298,6 +308,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "inspect": run_inspect,
     "pretrain": run_pretrain,
     "doctor": run_doctor,
+    "plan": run_plan,
     "evaluate": run_evaluate,
     "export": run_export,
     "push": run_push,

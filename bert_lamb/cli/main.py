@@ -26,6 +26,7 @@ SUMMARIES = {
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
     "doctor": "a machine, or a cluster under a launcher, examined before a run; takes the words of pretrain",
+    "plan": "memory, time, energy and cost of a run on given GPUs; takes the words of pretrain",
     "evaluate": "masked-LM loss and accuracy of any BERT on any shards",
     "export": "a checkpoint -> a folder that transformers loads",
     "push": "a model folder -> the Hugging Face hub (dry_run=true: what would be sent)",
@@ -40,6 +41,7 @@ STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue")  # upon a signal, with a chec
 # Words of calls whose result is what they print; the others leave files, and print what they did.
 PRINT_THEIR_RESULT = {
     "doctor",
+    "plan",
     "inspect",
     "verify",
     "score",

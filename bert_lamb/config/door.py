@@ -22,6 +22,7 @@ from bert_lamb.config.glue import GlueConfig, check_glue
 from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
 from bert_lamb.config.paths import settle_texts
+from bert_lamb.config.plan import PlanConfig, check_plan
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
 from bert_lamb.config.results import ExportConfig, PushConfig, ReportConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
@@ -37,6 +38,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "demo-data": DemoDataConfig,
     "pretrain": PretrainConfig,
     "doctor": DoctorConfig,
+    "plan": PlanConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "push": PushConfig,
@@ -91,7 +93,7 @@ def to_typed(command: str, node: DictConfig) -> Any:
     unknown = list(_unknown_keys(node, SCHEMAS[command]))
     if unknown:
         raise UserErrors(unknown)
-    for name in MAY_BE_MISSING if command == "doctor" else ():
+    for name in MAY_BE_MISSING if command in ("doctor", "plan") else ():
         if OmegaConf.is_missing(node, name):
             node[name] = None
     missing = _missing_keys(OmegaConf.to_container(node, resolve=False))
@@ -171,6 +173,7 @@ CHECKS: dict[str, Any] = {
     "demo-data": no_checks,
     "pretrain": check_pretrain,
     "doctor": check_doctor,
+    "plan": check_plan,
     "evaluate": check_evaluate,
     "export": no_checks,
     "push": no_checks,

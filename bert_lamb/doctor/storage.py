@@ -1,10 +1,9 @@
 """Checks of where the run will write: room, speed, and that all ranks see one file system. Nothing is left behind."""
 
-import math
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,28 +11,11 @@ from typing import Any
 from bert_lamb.doctor.examination import Examination
 from bert_lamb.doctor.finding import Finding, SkippedError, failed, name_ranks, ok, warning
 from bert_lamb.outputs.run_dir import CHECKPOINTS, RunDir
-from bert_lamb.train.settings import CheckpointSettings
+from bert_lamb.train.room import checkpoint_bytes, checkpoints_at_once
 
 WRITTEN_BYTES = 64 << 20
 BLOCK_BYTES = 8 << 20
 PATIENCE_SECONDS = 10.0  # that a network file system may take to show a new file to others
-MOMENTS = {"lamb": 2, "adamw": 2, "lars": 1}
-
-
-def checkpoint_bytes(num_parameters: int, optimizer: str) -> int:
-    """Of one checkpoint: weights and moments in fp32, whatever the precision and the number of ranks."""
-    return num_parameters * 4 * (1 + MOMENTS[optimizer])
-
-
-def checkpoints_at_once(steps_of_phases: Sequence[int], settings: CheckpointSettings) -> int:
-    """In the run's folder at most: those kept of each phase (RunDir.remove_old_checkpoints), and the new one."""
-    by_steps = settings.keep_last if settings.interval_steps else 1
-    by_clock = 1 if settings.interval_minutes else 0
-    kept = 0
-    if settings.keep_every:  # the clock may strike at any multiple
-        multiple = settings.keep_every if by_clock else math.lcm(settings.keep_every, settings.interval_steps)
-        kept = sum(num_steps // multiple for num_steps in steps_of_phases) if multiple else 0
-    return len(steps_of_phases) * (by_steps + by_clock) + kept + 1
 
 
 def collect_run_dir(examination: Examination) -> dict[str, Any] | None:

@@ -17,8 +17,10 @@ from bert_lamb.doctor.finding import Finding, SkippedError, failed, ok, warning
 from bert_lamb.engine.build import AUTO, build_engine, check_kernels
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.engine.launch import process_group
-from bert_lamb.engine.memory import state_bytes, usable_bytes
+from bert_lamb.engine.memory import usable_bytes
+from bert_lamb.engine.state_size import state_bytes
 from bert_lamb.errors import UserError
+from bert_lamb.model.activations import activation_bytes
 from bert_lamb.model.bert import BertPretrainingModel
 from bert_lamb.model.encoder import choose_execution
 from bert_lamb.pretraining.admission import admit_phases
@@ -30,10 +32,6 @@ from bert_lamb.train.run import check_engine
 STEP_LR = 1e-4
 CPU_STEP_TOKENS = 512  # on a CPU at most, where all the memory is not needed and BERT-Large takes seconds for these
 LENGTH, PREDICTIONS = 128, 20  # of the step's rows where no recipe says any
-# Bytes of activations a token and layer in units of hidden_size, in half precision, with attention that keeps no
-# scores: Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1. Of a masked token: logits in half precision and fp32,
-# their gradient and the softmax. An estimate; runtime.micro_batch_size=auto measures.
-ACTIVATION_UNITS, LOGIT_BYTES = 34, 16
 
 
 def collect_initial_weights(examination: Examination) -> str:
@@ -120,20 +118,17 @@ def collect_memory(examination: Examination) -> int:
     return usable_bytes(examination.process.device, ranks_on_host=ranks_on_host)
 
 
-def activation_bytes(examination: Examination, *, num_tokens: int, num_predictions: int) -> float:
-    """Of a micro-batch at its backward pass, by the formula above; without attention scores."""
-    config, runtime = examination.model_config, examination.runtime
-    width = 2 if runtime.precision == "fp32" else 1
-    layers = config.num_hidden_layers
-    of_token = (2 * layers + ACTIVATION_UNITS) if runtime.activation_checkpointing else ACTIVATION_UNITS * layers
-    return width * of_token * config.hidden_size * num_tokens + LOGIT_BYTES * config.vocab_size * num_predictions
-
-
 def judge_memory(examination: Examination, usable: list[int]) -> Finding:
     runtime, least = examination.runtime, min(usable)
     of_state = state_bytes(runtime, examination.num_parameters, examination.world_size)
     name, rows, length, predictions = step_shape(examination)
-    of_rows = activation_bytes(examination, num_tokens=rows * length, num_predictions=rows * predictions)
+    of_rows = activation_bytes(
+        examination.model_config,
+        precision=runtime.precision,
+        activation_checkpointing=runtime.activation_checkpointing,
+        num_tokens=rows * length,
+        num_predictions=rows * predictions,
+    )
     said = (
         f"{examination.num_parameters / 1e6:,.1f} M parameters: {of_state / 1e9:,.2f} GB of weights, gradients and"
         f" moments, and by estimate {of_rows / 1e9:,.2f} GB for {rows:,} rows of length {length} ({name}), of"

@@ -1,26 +1,20 @@
-"""Bytes: of a device, of the state that an engine keeps on it, and of the peak of what runs on it."""
+"""Bytes: of a device, and of the peak of what runs on it; state_size.py has those of the state that an engine keeps."""
 
 import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-if TYPE_CHECKING:
-    from bert_lamb.engine.build import RuntimeSettings
+from bert_lamb.engine.state_size import USABLE_SHARES
 
-# What a training may fill. The rest of a GPU is for CUDA's context, NCCL and gaps between tensors; on a CPU others live
-# in the same memory, and there is less to gain.
-USABLE_SHARES = {"cuda": 0.9, "cpu": 0.5}
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-FP32, HALF = 4, 2  # bytes
-REDUCE_BUCKET_SIZE = 500_000_000  # elements; DeepSpeed's default
 
 
 def usable_bytes(device: torch.device, *, ranks_on_host: int) -> int:
@@ -33,29 +27,6 @@ def usable_bytes(device: torch.device, *, ranks_on_host: int) -> int:
         if text.isdecimal():  # or "max"
             limits.append(int(text))
     return int(min(limits) * USABLE_SHARES["cpu"] / ranks_on_host)
-
-
-def state_bytes(runtime: "RuntimeSettings", num_parameters: int, world_size: int) -> float:
-    """Weights, gradients, masters, moments and buffers on one rank in the middle of a step; at most.
-
-    In fp32 on one device a parameter has its weight 4, gradient 4 and moments 8. Engines for several ranks keep the
-    weight of the forward pass (2 in half precision), a micro-batch's gradient (2), the accumulated one (4), and a
-    rank's share of masters 4, moments 8 and, but for ZeRO in half precision, the reduced gradient 4. ZeRO stages 2 and
-    3 are given what stage 1 needs, and their buffer for gradients, which DeepSpeed makes as large as
-    `reduce_bucket_size` says, however small the model.
-    """
-    if runtime.engine == "torch" or (runtime.engine == "deepspeed" and runtime.zero_stage == 0):
-        return 4 * FP32 * num_parameters
-    of_gradient_too = runtime.engine == "fsdp" or runtime.precision == "fp32"
-    of_forward = FP32 if runtime.precision == "fp32" else 2 * HALF
-    of_share = FP32 if runtime.offload_optimizer else 4 * FP32 if of_gradient_too else 3 * FP32
-    buffers = 0
-    if runtime.engine == "deepspeed" and (runtime.zero_stage >= 2 or runtime.offload_optimizer):
-        zero = runtime.deepspeed_overrides.get("zero_optimization", {})
-        bucket = int(zero.get("reduce_bucket_size", REDUCE_BUCKET_SIZE))
-        num_buckets = 2 if zero.get("overlap_comm", runtime.zero_stage == 3) else 1
-        buffers = num_buckets * bucket * (FP32 if runtime.precision == "fp32" else HALF)
-    return (of_forward + FP32 + of_share / world_size) * num_parameters + buffers
 
 
 class Peak:

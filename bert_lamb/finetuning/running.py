@@ -20,7 +20,7 @@ import yaml
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.engine.agreement import from_rank_0, of_all_ranks, together
-from bert_lamb.engine.build import AUTO, build_engine, check_kernels
+from bert_lamb.engine.build import AUTO, build_engine, check_kernels, process_for
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.engine.launch import Process, process_group
 from bert_lamb.engine.protocol import Engine
@@ -55,7 +55,7 @@ class Sources(Protocol):
 def fine_tuning(settings: Settings, kind: RunKind) -> Iterator["FineTuningRun"]:
     """This process among the ranks, listening for signals, with what a run holds until it ends."""
     runtime = settings.runtime
-    process = runtime.process()
+    process = process_for(runtime)
     check_engine(runtime.engine, process)
     with ExitStack() as held, stop_on_signals(after_minutes=runtime.stop_after_minutes) as stop:
         if process.world_size > 1:

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from bert_lamb.model.encoder import Execution, encode, first_states, prepare
 from bert_lamb.model.masked_lm import masked_lm_sums, sums_of_logits
+from bert_lamb.model.sizes import TYPE_VOCAB_SIZE, padded_vocab_size
 
 
 class PretrainingSums(NamedTuple):
@@ -37,7 +38,7 @@ def bert_config(
 ) -> BertConfig:
     """transformers' configuration for these sizes; the vocabulary is padded up to a multiple."""
     return BertConfig(
-        vocab_size=-(-vocab_size // vocab_size_multiple) * vocab_size_multiple,
+        vocab_size=padded_vocab_size(vocab_size, vocab_size_multiple),
         hidden_size=hidden_size,
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
@@ -46,7 +47,7 @@ def bert_config(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         max_position_embeddings=max_position_embeddings,
-        type_vocab_size=2,
+        type_vocab_size=TYPE_VOCAB_SIZE,
         initializer_range=init_std,
         pad_token_id=pad_token_id,
     )

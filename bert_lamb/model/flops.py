@@ -18,13 +18,13 @@ sequences to be full, where the sum of squared lengths is tokens x length.
 Letters: L layers, H hidden size, I intermediate size, V (padded) vocabulary, l length of a sequence.
 """
 
-from transformers import BertConfig
+from bert_lamb.model.sizes import Sizes
 
 FORWARD_AND_BACKWARD = 3  # in units of a forward pass
 
 
 def pretraining_flops(
-    config: BertConfig,
+    config: Sizes,
     *,
     num_sequences: int,
     num_tokens: int,
@@ -41,14 +41,14 @@ def pretraining_flops(
     return FORWARD_AND_BACKWARD * (encoder + heads)
 
 
-def question_answering_flops(config: BertConfig, *, num_tokens: int, sum_squared_lengths: int) -> int:
+def question_answering_flops(config: Sizes, *, num_tokens: int, sum_squared_lengths: int) -> int:
     """Forward and backward of the encoder and the two scores of each token."""
     encoder = encoder_forward_flops(config, num_tokens=num_tokens, sum_squared_lengths=sum_squared_lengths)
     return FORWARD_AND_BACKWARD * (encoder + num_tokens * 4 * config.hidden_size)
 
 
 def classification_flops(
-    config: BertConfig, *, num_sequences: int, num_tokens: int, sum_squared_lengths: int, num_classes: int
+    config: Sizes, *, num_sequences: int, num_tokens: int, sum_squared_lengths: int, num_classes: int
 ) -> int:
     """Forward and backward of the encoder, the pooler and the scores of each sequence's classes."""
     encoder = encoder_forward_flops(config, num_tokens=num_tokens, sum_squared_lengths=sum_squared_lengths)
@@ -56,7 +56,7 @@ def classification_flops(
     return FORWARD_AND_BACKWARD * (encoder + head)
 
 
-def encoder_forward_flops(config: BertConfig, *, num_tokens: int, sum_squared_lengths: int) -> int:
+def encoder_forward_flops(config: Sizes, *, num_tokens: int, sum_squared_lengths: int) -> int:
     """The layers alone; embeddings are looked up."""
     hidden, intermediate = config.hidden_size, config.intermediate_size
     linear = num_tokens * 2 * (4 * hidden**2 + 2 * hidden * intermediate)

@@ -15,7 +15,7 @@ from bert_lamb.checkpoint.position import Position
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.config.pretrain import PretrainConfig
 from bert_lamb.engine.agreement import together
-from bert_lamb.engine.build import AUTO, RuntimeSettings, check_kernels
+from bert_lamb.engine.build import AUTO, RuntimeSettings, check_kernels, process_for
 from bert_lamb.engine.deepspeed_json import check_overrides
 from bert_lamb.engine.launch import process_group
 from bert_lamb.engine.protocol import Engine
@@ -46,7 +46,7 @@ def pretrain(config: PretrainConfig) -> None:
     plain = to_plain(config)
     recipe, runtime = recipe_of(plain), RuntimeSettings(**plain["runtime"])
     tracker = TrackerSettings(**plain["tracker"])
-    process = runtime.process()
+    process = process_for(runtime)
     check_engine(runtime.engine, process)
     run_dir = RunDir(Path(config.run_dir))
     with ExitStack() as held, stop_on_signals(after_minutes=runtime.stop_after_minutes) as stop:

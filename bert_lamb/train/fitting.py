@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from bert_lamb.engine.agreement import from_rank_0, of_all_ranks, together
 from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.engine.launch import Process
-from bert_lamb.engine.memory import peak_of, state_bytes, usable_bytes
+from bert_lamb.engine.memory import peak_of, usable_bytes
+from bert_lamb.engine.state_size import state_bytes
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.run_dir import MICRO_BATCH_FILE, RunDir

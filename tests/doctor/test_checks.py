@@ -20,6 +20,7 @@ from bert_lamb.doctor.finding import Verdict, name_ranks, ok
 from bert_lamb.doctor.ranks import Ranks
 from bert_lamb.doctor.report import Report
 from bert_lamb.errors import UserError
+from bert_lamb.model.activations import activation_bytes
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.train.settings import CheckpointSettings
 from tests.pretraining.test_pretrain import SMALL
@@ -375,7 +376,13 @@ def test_memory_that_the_state_does_not_fit_in(tmp_path):
     examination = examined("recipe=lamb_32k", "runtime=gpu", "runtime.device=auto")
     # The estimate of conf/runtime/gpu.yaml: 27 GB of activations and 2 GB of logits, 9 GB of state on one rank.
     predictions = 32_768 // 512 * 80
-    estimate = training.activation_bytes(examination, num_tokens=32_768, num_predictions=predictions)
+    estimate = activation_bytes(
+        examination.model_config,
+        precision="bf16",
+        activation_checkpointing=False,
+        num_tokens=32_768,
+        num_predictions=predictions,
+    )
     assert estimate == pytest.approx(29e9, rel=0.1)
     assert training.judge_memory(examination, [80 * 10**9]).verdict is OK
     assert training.judge_memory(examination, [80 * 10**9, 30 * 10**9]).verdict is WARNING

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from bert_lamb.checkpoint.reading import Checkpoint
-from bert_lamb.engine.memory import state_bytes
+from bert_lamb.engine.state_size import state_bytes
 from bert_lamb.engine.torch_engine import TorchEngine
 from bert_lamb.optim import Lamb, Lars, parameter_groups
 from tests.engine import small_training as small

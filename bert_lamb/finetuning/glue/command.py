@@ -14,6 +14,7 @@ import yaml
 from bert_lamb.config.glue import GlueConfig, GlueTaskName, recipe_of, tasks_of
 from bert_lamb.config.squad import STAGE, InitialWeights
 from bert_lamb.engine.agreement import of_all_ranks, together
+from bert_lamb.engine.build import process_for
 from bert_lamb.engine.launch import process_group
 from bert_lamb.finetuning.glue import results
 from bert_lamb.finetuning.glue.material import check_model
@@ -63,7 +64,7 @@ def all_tasks(config: GlueConfig) -> dict[str, Any]:
     settings = {name: Settings.of(plain_of(config, name), stage=STAGE) for name in names}
     sources = {name: sources_of(config, name) for name in names}
     runtime = settings[names[0]].runtime
-    process = runtime.process()
+    process = process_for(runtime)
     check_engine(runtime.engine, process)
     run_dir = RunDir(Path(config.run_dir), results.KIND_OF_ALL)
     with ExitStack() as held, stop_on_signals(after_minutes=runtime.stop_after_minutes) as stop:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from bert_lamb.engine.agreement import of_all_ranks, together
+from bert_lamb.engine.build import process_for
 from bert_lamb.engine.launch import process_group
 from bert_lamb.finetuning.settings import Settings
 from bert_lamb.outputs.atomic import write_atomically
@@ -30,7 +31,7 @@ def over_seeds(settings: Settings, seeds: Sequence[int], run: Callable[[Settings
     run: fine-tunes with settings and returns its scores. Raises UserError for a run_dir in the way before anything is
     written, and what `run` raises.
     """
-    process = settings.runtime.process()
+    process = process_for(settings.runtime)
     check_engine(settings.runtime.engine, process)
     folders = {seed: f"seed-{seed}" for seed in seeds}
     kind = RunKind("runs of squad over seeds", mark="seeds", results=frozenset({*folders.values(), RESULT_NAME}))
