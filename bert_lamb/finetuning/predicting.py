@@ -12,6 +12,8 @@ from bert_lamb.engine.launch import Process
 from bert_lamb.errors import UserError
 from bert_lamb.finetuning.tokens import TokenRow, lay_out
 from bert_lamb.progress import Progress
+from bert_lamb.train.run import leave_stopped
+from bert_lamb.train.stop import StopFlag
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,6 +25,7 @@ def predict_rows(
     micro_batch_size: int,
     precision: str,
     process: Process,
+    stop: StopFlag | None = None,
     name: str,
     is_by_token: bool,
 ) -> list[NDArray[np.float32]]:
@@ -30,8 +33,10 @@ def predict_rows(
 
     model: on any device, with fp32 weights. is_by_token: it gives an output for each token, [T, ...] of a row; else one
     for each row. precision: fp32, or bf16 or fp16 (autocast). name: of the progress bar. Every rank calls it and
-    computes its share. Raises UserError when the model answers with numbers that are not finite.
+    computes its share. Raises UserError when the model answers with numbers that are not finite, and exits where `stop`
+    asks any rank, which costs the predictions alone.
     """
+    stop = stop or StopFlag()
     with together(process):
         share = outputs_of_share(
             model,
@@ -39,9 +44,12 @@ def predict_rows(
             micro_batch_size=micro_batch_size,
             precision=precision,
             process=process,
+            stop=stop,
             name=name,
             is_by_token=is_by_token,
         )
+    if any(of_all_ranks(process, stop.is_asked)):
+        leave_stopped(process, f"in {name}")
     outputs = {i: one for of_rank in of_all_ranks(process, share) for i, one in of_rank.items()}
     return [outputs[i] for i in range(len(rows))]
 
@@ -53,10 +61,14 @@ def outputs_of_share(
     micro_batch_size: int,
     precision: str,
     process: Process,
+    stop: StopFlag,
     name: str,
     is_by_token: bool,
 ) -> dict[int, NDArray[np.float32]]:
-    """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so that all are alike."""
+    """What this rank computes: ranks take turns in the row of micro-batches, shortest first, so that all are alike.
+
+    Not all of it where `stop` asks.
+    """
     device, dtype = process.device, AUTOCAST[precision]
     model.to(device).eval()
     max_length = max(len(row.input_ids) for row in rows)
@@ -67,6 +79,8 @@ def outputs_of_share(
     shown = Progress(name, total=total, unit="rows", is_shown=process.is_main)
     with torch.inference_mode(), shown as progress:
         for first in starts:
+            if stop.is_asked:
+                break
             indices = shortest_first[first : first + micro_batch_size]
             batch = lay_out([rows[i] for i in indices], max_length)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):

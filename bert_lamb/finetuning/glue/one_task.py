@@ -91,6 +91,7 @@ def predict_and_score(
             micro_batch_size=run.micro_batch_size(material.rows[split]),
             precision=run.runtime.precision,
             process=process,
+            stop=run.stop,
             name=f"predict {split}",
             is_by_token=False,
         )

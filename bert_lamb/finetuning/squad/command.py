@@ -96,6 +96,7 @@ def of_one_seed(config: SquadConfig, settings: Settings) -> dict[str, Any]:
             micro_batch_size=run.micro_batch_size(material.eval_features),
             precision=run.runtime.precision,
             process=process,
+            stop=run.stop,
         )
         result: dict[str, Any] = {}
         with together(process):

@@ -15,6 +15,7 @@ from bert_lamb.finetuning.predicting import predict_rows
 from bert_lamb.finetuning.squad.examples import Example, Questions
 from bert_lamb.finetuning.squad.features import Feature
 from bert_lamb.model.span import SpanModel
+from bert_lamb.train.stop import StopFlag
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def predict_logits(
     micro_batch_size: int,
     precision: str,
     process: Process,
+    stop: StopFlag | None = None,
 ) -> list[Logits]:
     """Logits of every feature, in the order of `features`, on every rank; see `predict_rows`."""
     outputs = predict_rows(
@@ -68,6 +70,7 @@ def predict_logits(
         micro_batch_size=micro_batch_size,
         precision=precision,
         process=process,
+        stop=stop,
         name="predict",
         is_by_token=True,
     )

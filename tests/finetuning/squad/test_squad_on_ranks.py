@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.cli import main as cli
+from bert_lamb.finetuning.tokens import lay_out
 from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.train.recorder import Recorder
 from tests.golden.curves import make_model_folder, make_questions
@@ -223,5 +224,16 @@ def test_a_signal_ends_it_with_a_checkpoint(own_folder, monkeypatch):
             cli.main(words(folder, "stopped"))
     assert stopped.value.code == 143
     assert Checkpoint(RunDir(folder / "stopped").checkpoint("latest")).position.step == 3
+
+    def signal_and_lay_out(rows, max_length):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return lay_out(rows, max_length)
+
+    with monkeypatch.context() as patch:  # after the last checkpoint, in the predictions
+        patch.setattr("bert_lamb.finetuning.predicting.lay_out", signal_and_lay_out)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(words(folder, "stopped", "if_exists=resume"))
+    assert stopped.value.code == 143
+    assert not (folder / "stopped" / "predictions.json").exists()
     run_here(folder, "stopped", "if_exists=resume")
     assert_same_result(folder, "stopped", "whole")
