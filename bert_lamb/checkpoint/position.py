@@ -23,12 +23,19 @@ class Position:
     recent_losses: list[float] = field(default_factory=list)
 
 
-def hand_over(finished: Position, *, next_phase: str) -> Position:
+def hand_over(finished: Position, *, next_phase: str, keeps_count: bool = False) -> Position:
     """Where the next phase starts: weights and moments are kept, the schedule and bias correction start again.
+
+    keeps_count: bias correction goes on instead, as it must where one curve of the learning rate goes on: to start it
+    again would blow up moments that are warm already, without a warm-up to soften it.
 
     Source: NVIDIA's BERT keeps the optimizer's moments and resets its step for phase 2; the paper (section 4.1)
     re-warms the learning rate up from zero.
     """
     return Position(
-        next_phase, step=0, optimizer_step=0, loss_scale=finished.loss_scale, num_rollbacks=finished.num_rollbacks
+        next_phase,
+        step=0,
+        optimizer_step=finished.optimizer_step if keeps_count else 0,
+        loss_scale=finished.loss_scale,
+        num_rollbacks=finished.num_rollbacks,
     )

@@ -82,7 +82,7 @@ def train(
         announce(header, stages, resumed_at=position if checkpoint else None)
     while (stage := next_stage(stages, position)) is not None:
         if position.phase != stage.name:
-            position = hand_over(position, next_phase=stage.name)
+            position = hand_over(position, next_phase=stage.name, keeps_count=stage.continues_curve)
         engine, task = build(stage, checkpoint, position)
         bound_every_wait(process)  # in the groups that the engine made
         engine.set_optimizer_step(position.optimizer_step)
@@ -130,7 +130,9 @@ def past(spike: Spike, interrupted: Position, checkpoint: Position, stage: Stage
 
     interrupted: of the training that met it. A checkpoint of the stage before stands for the stage's first step.
     """
-    at = checkpoint if checkpoint.phase == stage.name else hand_over(checkpoint, next_phase=stage.name)
+    at = checkpoint
+    if checkpoint.phase != stage.name:
+        at = hand_over(checkpoint, next_phase=stage.name, keeps_count=stage.continues_curve)
     skipped = interrupted.batches_skipped + spike.step - at.step
     return replace(at, batches_skipped=skipped, num_rollbacks=interrupted.num_rollbacks + 1)
 
