@@ -14,7 +14,12 @@ FORMAT_VERSION = 3  # 3: hashes of the ranks' files and of checkpoint.json itsel
 WITHOUT_HASHES = 2  # still read
 META_FILE = "checkpoint.json"
 OPTIONAL_COUNTS = ("batches_skipped", "num_rollbacks", "calm_step")
-OPTIONAL = (*OPTIONAL_COUNTS, "lowest_loss", "recent_losses")  # of a position: an earlier version had none
+OPTIONAL = (
+    *OPTIONAL_COUNTS,
+    "lowest_loss",
+    "recent_losses",
+    "is_target_reached",
+)  # of a position: an earlier version had none
 OWN_HASH = "sha256"  # of everything else in checkpoint.json
 
 
@@ -91,6 +96,7 @@ def _is_position(value: Any) -> bool:
         and isinstance(value["phase"], str)
         and all(_is_count(value.get(name, 0)) for name in counts)
         and all(isinstance(value.get(name), int | float | None) for name in ("loss_scale", "lowest_loss"))
+        and isinstance(value.get("is_target_reached", False), bool)
         and isinstance(value.get("recent_losses", []), list)
         and all(isinstance(loss, int | float) for loss in value.get("recent_losses", []))
     )

@@ -9,7 +9,7 @@ class Position:
 
     optimizer_step: applied steps as bias correction counts them. loss_scale: of fp16, else None. batches_skipped: of
     this phase, so that step k trains on batch k + batches_skipped; num_rollbacks: of the run. lowest_loss, calm_step,
-    recent_losses: what the guard of the phase remembers (train/guards.py).
+    recent_losses: what the guard of the phase remembers (train/guards.py). is_target_reached: the run is done.
     """
 
     phase: str
@@ -21,6 +21,7 @@ class Position:
     lowest_loss: float | None = None
     calm_step: int = 0
     recent_losses: list[float] = field(default_factory=list)
+    is_target_reached: bool = False
 
 
 def hand_over(finished: Position, *, next_phase: str, keeps_count: bool = False) -> Position:

@@ -141,6 +141,24 @@ class PretrainConfig(RunConfig):
     scaling_base_batch_size: int | None = None  # sequences; for scaling=linear and sqrt
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    # Held-out metrics at which the run is done, however many steps are left: {mlm_accuracy: 0.72}.
+    stop_at: dict[str, float] = field(default_factory=dict)
+
+
+def check_stop_at(stop_at: dict[str, float], evaluation: EvaluationConfig) -> Complaints:
+    complaints = Complaints()
+    for name, value in stop_at.items():
+        key = f"stop_at.{name}"
+        if name not in ("mlm_accuracy", "mlm_loss"):
+            complaints.unless(False, key, value, "stop_at.mlm_accuracy or stop_at.mlm_loss")
+        elif name == "mlm_loss":
+            complaints.unless(value > 0, key, value, "nats above 0")
+        else:
+            complaints.unless(0 < value <= 1, key, value, "a share in (0, 1]")
+    for name in ("interval_steps", "max_instances"):
+        value = getattr(evaluation, name)
+        complaints.unless(not stop_at or value > 0, f"evaluation.{name}", value, "above 0 with stop_at")
+    return complaints
 
 
 def check_pretrain(config: PretrainConfig) -> Complaints:
@@ -171,5 +189,6 @@ def check_training(config: PretrainConfig) -> Complaints:
     )
     complaints.extend(check_masking(config.masking))
     complaints.extend(check_evaluation(config.evaluation))
+    complaints.extend(check_stop_at(config.stop_at, config.evaluation))
     complaints.extend(check_run(config))
     return complaints

@@ -36,14 +36,16 @@ from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.run import check_engine, leave_stopped, train
 from bert_lamb.train.settings import CheckpointSettings, GuardSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import stop_on_signals
+from bert_lamb.train.target import Target
 from bert_lamb.train.task import Stage
 from bert_lamb.train.tracker import check_tracker
 
-OF_OUTCOME = ("model", "optimizer", "max_grad_norm", "masking", "seed", "decay_over")
+OF_OUTCOME = ("model", "optimizer", "max_grad_norm", "masking", "seed", "decay_over", "stop_at")
 # Keys that an earlier version did not have, and the values with which it did what is done now: where they have these,
 # the outcome does not mention them, so that its runs can be resumed.
 SINCE_LATER = {
     "decay_over": "phase",
+    "stop_at": {},
     "exempt_embeddings": False,
     "warmup_power": 1.0,
     "warmup_start_share": 0.0,
@@ -154,6 +156,7 @@ def pretrain(config: PretrainConfig) -> None:
             ),
             recorder=recorder,
             stop=stop,
+            target=Target(plain["stop_at"]),
             evaluation_interval_steps=recipe.evaluation.interval_steps,
             evaluates_first=initial is not None,
         )

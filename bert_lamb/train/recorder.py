@@ -30,6 +30,7 @@ def announce(header: Sequence[str], stages: Sequence[Stage], *, resumed_at: Posi
         lines += [f"{stage.name}   {first}", *(f"         {line}" for line in more)]
     if resumed_at is not None:
         is_last = resumed_at.phase == stages[-1].name and resumed_at.step == stages[-1].schedule.total_steps
+        is_last = is_last or resumed_at.is_target_reached
         state = (
             "is finished; nothing to do" if is_last else f"continues after {resumed_at.phase} step {resumed_at.step:,}"
         )
@@ -178,12 +179,15 @@ class Recorder:
         if self.is_main and metrics is not None:
             self.write(stage, step, "heldout", **metrics)
 
-    def end_stage(self, stage: Stage, step: int) -> None:
-        """Say that the stage stopped after `step`: at its end, or before it by a signal."""
+    def end_stage(self, stage: Stage, position: Position) -> None:
+        """Say that the stage stopped at `position`: at its end, at the target, or before them by a signal."""
         if self.is_main:
             self._leave_stage()
-            if step == stage.plan.total_steps:
-                self.write(stage, step, "phase_end", seconds=time.monotonic() - self.started_at)
+            seconds = time.monotonic() - self.started_at
+            if position.is_target_reached:
+                self.write(stage, position.step, "target_reached", seconds=seconds)
+            if position.step == stage.plan.total_steps:
+                self.write(stage, position.step, "phase_end", seconds=seconds)
 
     def _leave_stage(self) -> None:
         self.meter.stop()
