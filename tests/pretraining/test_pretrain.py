@@ -512,6 +512,23 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_phase_that_moves_nothing_is_refused(shards, tmp_path):
+    """One step, and a decay to 0 that is there in the last step; with a last step above 0 it moves."""
+    one_step = ["phases.phase2.total_steps=1", "runtime.micro_batch_size.phase2=16"]
+    with pytest.raises(UserError, match=r"found phases\.phase2\.total_steps=1, whose learning rate is 0 at every step"):
+        run_here(shards, tmp_path / "run", *one_step)
+    assert not (tmp_path / "run").exists()
+    assert run_here(shards, tmp_path / "run", *one_step, "phases.phase2.end_share=0.1").position.step == 1
+
+
+def test_the_masking_rate_is_a_phases(shards, tmp_path):
+    """Half of the tokens, where the run has 15 %; held-out instances keep the run's, so that phases compare."""
+    words = ["phases.phase1.mask_prob=0.5", "phases.phase1.max_predictions_per_seq=8"]
+    few, many = (phases_of(compose("pretrain", arguments(shards, tmp_path / "r", *more)))[0] for more in ([], words))
+    assert (few.rate.of(1), many.rate.of(1), many.rate.of(4)) == (0.15, 0.5, 0.5)
+    assert few.rule.mask_prob == many.rule.mask_prob == 0.15
+
+
 def test_a_checkpoint_cut_short_is_not_one(shards, tmp_path):
     """What a kill leaves while checkpoint.json is written: resume takes the last complete one."""
     run_here(shards, tmp_path / "run")
