@@ -15,7 +15,7 @@ WITHOUT_HASHES = 2  # still read
 META_FILE = "checkpoint.json"
 OPTIONAL_COUNTS = ("batches_skipped", "num_rollbacks", "calm_step")
 # Of a position; checkpoints of this version may be without.
-YOUNGER = {*OPTIONAL_COUNTS, "loss_scale_counters", "lowest_loss", "recent_losses"}
+YOUNGER = {*OPTIONAL_COUNTS, "loss_scale_counters", "lowest_loss", "recent_losses", "is_target_reached"}
 OWN_HASH = "sha256"  # of everything else in checkpoint.json
 
 
@@ -93,6 +93,7 @@ def _is_position(value: Any) -> bool:
         and all(_is_count(value.get(name, 0)) for name in counts)
         and all(isinstance(value.get(name), int | float | None) for name in ("loss_scale", "lowest_loss"))
         and _are_counters(value.get("loss_scale_counters"))
+        and isinstance(value.get("is_target_reached", False), bool)
         and isinstance(value.get("recent_losses", []), list)
         and all(isinstance(loss, int | float) for loss in value.get("recent_losses", []))
     )

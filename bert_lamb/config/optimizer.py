@@ -15,6 +15,7 @@ class OptimizerConfig:
 
     name: str = MISSING
     weight_decay: float = 0.01  # not on bias and LayerNorm
+    exempt_embeddings: bool = False  # tables of embeddings are treated like bias and LayerNorm: no decay, no adaptation
 
 
 class OptimizerImplementation(Enum):

@@ -1,7 +1,6 @@
 """`pretrain`: model, phases and masking; what is learnt."""
 
 from dataclasses import dataclass, field
-from enum import Enum
 
 from omegaconf import MISSING
 
@@ -14,35 +13,38 @@ from bert_lamb.config.checks import (
 )
 from bert_lamb.config.run import RunConfig, check_run
 from bert_lamb.config.runtime import check_micro_batches
-
-
-class DecayOrigin(Enum):
-    """From where polynomial decay is measured."""
-
-    start = "start"  # step 0, as Google's and NVIDIA's code: the lr drops at once when warm-up ends
-    warmup_end = "warmup_end"  # continuous: the multiplier is 1 when warm-up ends
+from bert_lamb.config.schedule import CurveConfig, DecayOver, Scaling, check_curves, no_value
 
 
 @dataclass
-class PhaseConfig:
+class PhaseConfig(CurveConfig):
     """one part of pretraining with its own length, batch and schedule."""
 
     shards: str = MISSING  # folder made by `prepare`
     max_seq_length: int = MISSING  # tokens
     max_predictions_per_seq: int = MISSING  # masked tokens at most
     global_batch_size: int = MISSING  # sequences per optimizer step, over all ranks
-    total_steps: int = MISSING  # optimizer steps
-    peak_lr: float = MISSING
-    warmup_proportion: float = MISSING  # of this phase's total_steps
-    decay_power: float = 1.0
-    decay_origin: DecayOrigin = DecayOrigin.warmup_end
+    total_steps: int | None = None  # optimizer steps; None: as many as num_sequences gives
+    num_sequences: int | None = None  # to train on, in the place of total_steps; steps are rounded over the run
+    mask_prob: float | None = None  # share of tokens predicted in training; None: masking.mask_prob
+    mask_prob_end: float | None = None  # where a straight line from mask_prob ends; None: it does not change
 
 
 def check_phase(name: str, phase: PhaseConfig, model: "ModelConfig") -> Complaints:
     complaints, prefix = Complaints(), f"phases.{name}."
-    counts = ("max_seq_length", "max_predictions_per_seq", "global_batch_size", "total_steps")
-    check_if_positive(complaints, prefix, phase, *counts, "peak_lr", "decay_power")
-    check_if_share(complaints, prefix, phase, "warmup_proportion")
+    counts = ("max_seq_length", "max_predictions_per_seq", "global_batch_size", "total_steps", "num_sequences")
+    check_if_positive(complaints, prefix, phase, *counts)
+    if phase.total_steps is None and phase.num_sequences is None:
+        complaints.append(no_value(f"{prefix}total_steps"))
+    for key in ("mask_prob", "mask_prob_end"):
+        value = getattr(phase, key)
+        complaints.unless(value is None or 0 < value <= 0.5, f"{prefix}{key}", value, "a share in (0, 0.5]")
+    complaints.unless(
+        phase.mask_prob is not None or phase.mask_prob_end is None,
+        f"{prefix}mask_prob",
+        phase.mask_prob,
+        f"a share in (0, 0.5], where the line to mask_prob_end={phase.mask_prob_end} begins",
+    )
     complaints.unless(
         phase.max_predictions_per_seq <= phase.max_seq_length - 2,
         f"{prefix}max_predictions_per_seq",
@@ -133,8 +135,30 @@ class PretrainConfig(RunConfig):
     initial_weights: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     phases: dict[str, PhaseConfig] = field(default_factory=dict)  # run in this order
+    decay_over: DecayOver = DecayOver.phase
+    scaling: Scaling = Scaling.none
+    scaling_base_lr: float | None = None  # the peak lr that is right at ...
+    scaling_base_batch_size: int | None = None  # sequences; for scaling=linear and sqrt
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    # Held-out metrics at which the run is done, however many steps are left: {mlm_accuracy: 0.72}.
+    stop_at: dict[str, float] = field(default_factory=dict)
+
+
+def check_stop_at(stop_at: dict[str, float], evaluation: EvaluationConfig) -> Complaints:
+    complaints = Complaints()
+    for name, value in stop_at.items():
+        key = f"stop_at.{name}"
+        if name not in ("mlm_accuracy", "mlm_loss"):
+            complaints.unless(False, key, value, "stop_at.mlm_accuracy or stop_at.mlm_loss")
+        elif name == "mlm_loss":
+            complaints.unless(value > 0, key, value, "nats above 0")
+        else:
+            complaints.unless(0 < value <= 1, key, value, "a share in (0, 1]")
+    for name in ("interval_steps", "max_instances"):
+        value = getattr(evaluation, name)
+        complaints.unless(not stop_at or value > 0, f"evaluation.{name}", value, "above 0 with stop_at")
+    return complaints
 
 
 def check_pretrain(config: PretrainConfig) -> Complaints:
@@ -152,9 +176,19 @@ def check_training(config: PretrainConfig) -> Complaints:
     for name, phase in config.phases.items():
         complaints.extend(check_phase(name, phase, config.model))
     complaints.extend(
+        check_curves(
+            config.phases,
+            decay_over=config.decay_over,
+            scaling=config.scaling,
+            base_lr=config.scaling_base_lr,
+            base_batch_size=config.scaling_base_batch_size,
+        )
+    )
+    complaints.extend(
         check_micro_batches(config.runtime, {name: phase.max_seq_length for name, phase in config.phases.items()})
     )
     complaints.extend(check_masking(config.masking))
     complaints.extend(check_evaluation(config.evaluation))
+    complaints.extend(check_stop_at(config.stop_at, config.evaluation))
     complaints.extend(check_run(config))
     return complaints

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bert_lamb.data.masking import MaskingRule, mask_batch, num_predictions
+from bert_lamb.data.masking import MaskingRate, MaskingRule, mask_batch, num_predictions
 from bert_lamb.sampling.dealing import deal, micro_batch_number
 from bert_lamb.sampling.sampler import global_batch
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances
@@ -139,6 +139,7 @@ def masked_instances(
     rule: MaskingRule,
     seed: int,
     micro_batch_size: int,
+    mask_probs: NDArray[np.float64] | None = None,  # [n]; None: rule.mask_prob for each
 ) -> MaskedInstances:
     """Read the instances with these numbers and mask them."""
     ragged = instances.take(indices)
@@ -146,7 +147,7 @@ def masked_instances(
     is_token = np.arange(instances.max_seq_length, dtype=np.uint16) < lengths[:, None]
     input_ids = np.full(is_token.shape, instances.manifest.vocabulary.pad_id, dtype=ragged.input_ids.dtype)
     input_ids[is_token] = ragged.input_ids
-    masked = mask_batch(input_ids, lengths, indices, epochs, rule=rule, seed=seed)
+    masked = mask_batch(input_ids, lengths, indices, epochs, rule=rule, seed=seed, mask_probs=mask_probs)
     rows, columns = np.divmod(masked.positions, instances.max_seq_length)
     has_task = instances.manifest.sentence_task != NO_SENTENCE_TASK
     return MaskedInstances(
@@ -177,7 +178,10 @@ def micro_batch(
 
 
 class TrainingBatches:
-    """The micro-batches of one rank in a phase; number k is micro_step k % G of step k // G + 1, G the accumulation."""
+    """The micro-batches of one rank in a phase; number k is micro_step k % G of step k // G + 1, G the accumulation.
+
+    rate: the share of tokens predicted, step by step; None: rule.mask_prob at every step.
+    """
 
     def __init__(
         self,
@@ -190,8 +194,10 @@ class TrainingBatches:
         gradient_accumulation_steps: int,
         rank: int,
         world_size: int,
+        rate: MaskingRate | None = None,
     ) -> None:
         self.instances, self.rule, self.seed = instances, rule, seed
+        self.rate = rate or MaskingRate(rule.mask_prob, rule.mask_prob, num_steps=1)
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.rank, self.world_size = rank, world_size
@@ -211,6 +217,10 @@ class TrainingBatches:
             rule=self.rule,
             seed=self.seed,
             micro_batch_size=self.micro_batch_size,
+            mask_probs=np.repeat(
+                [self.rate.of(number // self.gradient_accumulation_steps + 1) for number in range(first, last)],
+                self.micro_batch_size,
+            ),
         )
 
     def _instances_of(self, number: int) -> NDArray[np.int64]:
@@ -230,7 +240,7 @@ class TrainingBatches:
 
     def counts(self, step: int) -> BatchCounts:
         """The normalizers of a step, from the lengths alone."""
-        return _counts(self.instances.lengths[self.global_batch(step)[0]], self.rule)
+        return _counts(self.instances.lengths[self.global_batch(step)[0]], self.rule, mask_prob=self.rate.of(step))
 
     def loader(self, *, first_step: int, last_step: int, num_workers: int, pin_memory: bool) -> Iterator[MicroBatch]:
         """Every micro-batch of this rank of these steps, both included, in order."""
@@ -289,7 +299,7 @@ class HeldoutBatches:
     def __init__(self, instances: Instances, *, rule: MaskingRule, seed: int, max_instances: int) -> None:
         self.instances, self.rule, self.seed = instances, rule, seed
         self.num_instances = min(len(instances), max_instances)
-        self.counts = _counts(instances.lengths[: self.num_instances], rule)
+        self.counts = _counts(instances.lengths[: self.num_instances], rule, mask_prob=rule.mask_prob)
 
     def of_rank(self, *, rank: int, world_size: int, micro_batch_size: int) -> Iterator[tuple[MicroBatch, bool]]:
         """(micro-batch, whether it counts); every rank gets equally many, since ZeRO 3 needs all ranks in a forward."""
@@ -302,10 +312,8 @@ class HeldoutBatches:
             yield micro_batch(self.instances, indices, epochs, rule=self.rule, seed=self.seed), turn < len(starts)
 
 
-def _counts(lengths: NDArray[np.uint16], rule: MaskingRule) -> BatchCounts:
-    predictions = num_predictions(
-        lengths, mask_prob=rule.mask_prob, max_predictions_per_seq=rule.max_predictions_per_seq
-    )
+def _counts(lengths: NDArray[np.uint16], rule: MaskingRule, *, mask_prob: float) -> BatchCounts:
+    predictions = num_predictions(lengths, mask_prob=mask_prob, max_predictions_per_seq=rule.max_predictions_per_seq)
     tokens = lengths.astype(np.int64)
     return BatchCounts(len(lengths), int(predictions.sum()), int(tokens.sum()), int(tokens @ tokens))
 

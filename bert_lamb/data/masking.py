@@ -38,6 +38,24 @@ class MaskingRule:
     is_continuation: Bools | None = None  # [vocab_size], see `continuations`: whole words are masked; None: tokens
 
 
+@dataclass(frozen=True)
+class MaskingRate:
+    """The share of tokens predicted in a phase's global batches: on a straight line from `first` towards `last`.
+
+    Global batch 1 has `first`; `last` would be that of the batch after num_steps, where the next phase's line begins,
+    and holds for all batches from there on.
+    """
+
+    first: float
+    last: float
+    num_steps: int
+
+    def of(self, number: int) -> float:
+        """The share of global batch `number`, 1 for the first."""
+        progress = min(number - 1, self.num_steps) / self.num_steps
+        return self.first + (self.last - self.first) * progress
+
+
 def continuations(vocabulary: Path) -> Bools:
     """[vocab_size] whether an entry of a WordPiece vocabulary (one a line) continues a word: those that begin with ##.
 
@@ -48,7 +66,7 @@ def continuations(vocabulary: Path) -> Bools:
 
 
 def num_predictions(
-    lengths: NDArray[np.integer], *, mask_prob: float, max_predictions_per_seq: int
+    lengths: NDArray[np.integer], *, mask_prob: float | NDArray[np.float64], max_predictions_per_seq: int
 ) -> NDArray[np.int64]:
     """How many tokens are predicted in sequences of these lengths (special tokens counted in), as in Google's code.
 
@@ -76,6 +94,7 @@ def mask_batch(
     *,
     rule: MaskingRule,
     seed: int,
+    mask_probs: NDArray[np.float64] | None = None,  # [B]; None: rule.mask_prob for each
 ) -> Masked:
     """Corrupt a batch; the outcome for an instance does not depend on what it is batched or padded with.
 
@@ -85,7 +104,8 @@ def mask_batch(
     num_sequences, max_length = input_ids.shape
     copies = epochs % rule.masking_copies if rule.masking_copies else epochs
     keys = fold(seed, copies.astype(np.uint64), instances.astype(np.uint64))  # [B]
-    counts = num_predictions(lengths, mask_prob=rule.mask_prob, max_predictions_per_seq=rule.max_predictions_per_seq)
+    mask_prob = rule.mask_prob if mask_probs is None else mask_probs
+    counts = num_predictions(lengths, mask_prob=mask_prob, max_predictions_per_seq=rule.max_predictions_per_seq)
     columns = np.arange(max_length, dtype=np.uint64)
 
     is_candidate = np.arange(max_length, dtype=np.uint16) < lengths[:, None].astype(np.uint16)

@@ -19,6 +19,7 @@ class OptimizerSettings:
 
     name: Literal["lamb", "lars", "adamw"]
     weight_decay: float
+    exempt_embeddings: bool = False
     betas: Any = None  # LAMB, AdamW
     eps: Any = None  # LAMB, AdamW
     beta: Any = None  # LARS
@@ -40,7 +41,11 @@ def build_optimizer(
     shrink them at the rate of lr. awaits_binding: an engine will swap the parameters for flat partitions.
     """
     groups = parameter_groups(
-        model, weight_decay=settings.weight_decay, adapt_undecayed=settings.adapt_undecayed, idle=list(idle)
+        model,
+        weight_decay=settings.weight_decay,
+        adapt_undecayed=settings.adapt_undecayed,
+        exempt_embeddings=settings.exempt_embeddings,
+        idle=list(idle),
     )
     if settings.name == "adamw":
         return AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)

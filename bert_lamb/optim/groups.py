@@ -9,6 +9,7 @@ from torch.nn import Parameter
 
 NORMALIZATION = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 NAMES_OF_NORMALIZATION = ("layernorm", "layer_norm")  # in lower case; LayerNorm and layer_norm are the authors' list
+NAMES_OF_EMBEDDINGS = ("embedding", "embeddings", "embed_tokens")  # ends of a table's own name, in lower case
 
 
 def is_exempt(name: str, parameter: Parameter, module: nn.Module | None = None) -> bool:
@@ -29,17 +30,27 @@ def is_exempt(name: str, parameter: Parameter, module: nn.Module | None = None) 
     return len(shape) <= 1 or name.endswith("bias") or is_normalization
 
 
+def is_embedding(name: str, module: nn.Module | None = None) -> bool:
+    """Whether a parameter is a table of embeddings, by its module where that is known, else by name."""
+    if module is not None:
+        return isinstance(module, nn.Embedding)
+    return name.removesuffix(".weight").lower().endswith(NAMES_OF_EMBEDDINGS)
+
+
 def parameter_groups(
     parameters: nn.Module | Iterable[tuple[str, Parameter]],
     *,
     weight_decay: float,
     adapt_undecayed: bool = False,
+    exempt_embeddings: bool = False,
     idle: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Two torch param groups with names: first the decayed and adapted parameters, then the exempt ones (`is_exempt`).
 
     parameters: a model, or its named parameters; of a model the types of its modules are looked at too.
     adapt_undecayed: the exempt ones have a trust ratio too (NVLAMB: NVIDIA's use_nvlamb, timm's always_adapt).
+    exempt_embeddings: tables of embeddings are exempt too, as in HPLT's and GPT-BERT's code. One that is tied to the
+    output layer is the table, as long as its name comes first.
     idle: names of parameters whose gradients are always zero. They are exempt, since decay alone would move them.
     Source: the exclusion list ["LayerNorm", "layer_norm", "bias"] of the authors' LAMB optimizer for BERT.
     An empty group is left out. Parameters keep their order.
@@ -49,7 +60,9 @@ def parameter_groups(
     regular: list[tuple[str, Parameter]] = []
     exempt: list[tuple[str, Parameter]] = []
     for name, parameter in named:
-        is_regular = name not in idle and not is_exempt(name, parameter, modules.get(name.rpartition(".")[0]))
+        module = modules.get(name.rpartition(".")[0])
+        is_regular = name not in idle and not is_exempt(name, parameter, module)
+        is_regular = is_regular and not (exempt_embeddings and is_embedding(name, module))
         (regular if is_regular else exempt).append((name, parameter))
     groups: list[dict[str, Any]] = [
         {"params": regular, "weight_decay": weight_decay, "adapt": True},

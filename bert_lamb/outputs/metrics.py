@@ -85,6 +85,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         **dict.fromkeys(("accuracy", "f1", "matthews", "pearson", "spearman"), OPTIONAL),
     },
     "rollback": {"spike_step": NUMBER, "batches_skipped": NUMBER},
+    "target_reached": {"seconds": OPTIONAL},
     "phase_end": {"seconds": OPTIONAL},
 }
 

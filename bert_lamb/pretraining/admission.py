@@ -7,12 +7,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from bert_lamb.data.masking import MaskingRule, continuations
+from bert_lamb.data.masking import MaskingRate, MaskingRule, continuations
 from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.errors import UserError
 from bert_lamb.pretraining.recipe import MaskingSettings, PhaseSettings, Recipe
 from bert_lamb.shards import NO_SENTENCE_TASK, Instances, open_instances
 from bert_lamb.train.batch_plan import plan_batch
+from bert_lamb.train.schedule import Schedule
 from bert_lamb.train.task import Stage
 
 
@@ -25,6 +26,7 @@ class Phase:
     training: Instances
     heldout: Instances | None
     rule: MaskingRule
+    rate: MaskingRate  # of training; held-out instances have the rule's mask_prob, whatever the phase
 
     @property
     def has_sentence_task(self) -> bool:
@@ -35,7 +37,9 @@ def admit_phases(recipe: Recipe, runtime: RuntimeSettings, *, world_size: int) -
     """Check each phase's batch and shards; raises UserError at the first that does not fit."""
     phases: list[Phase] = []
     steps_before = 0
+    schedules = recipe.schedules
     for index, (name, settings) in enumerate(recipe.phases.items()):
+        check_if_moving(name, schedules[index])
         shards = Path(settings.shards)
         training = open_instances(shards, max_seq_length=settings.max_seq_length, split="train")
         plan = plan_batch(
@@ -52,10 +56,21 @@ def admit_phases(recipe: Recipe, runtime: RuntimeSettings, *, world_size: int) -
         if phases:
             check_if_like_first(name, training, phases[0])
         rule = masking_rule(training, recipe.masking, settings.max_predictions_per_seq)
-        stage = Stage(name, index, plan, settings.schedule, num_instances=len(training), steps_before=steps_before)
-        phases.append(Phase(stage, settings, training, heldout, rule))
+        stage = Stage(name, index, plan, schedules[index], num_instances=len(training), steps_before=steps_before)
+        rate = settings.masking_rate(recipe.masking)
+        phases.append(Phase(stage, settings, training, heldout, rule, rate))
         steps_before += settings.total_steps
     return phases
+
+
+def check_if_moving(name: str, schedule: Schedule) -> None:
+    """Refuse a phase that would read its batches and leave the weights as they are."""
+    if schedule.moves_nothing:
+        raise UserError(
+            found=f"phases.{name}.total_steps={schedule.total_steps}, whose learning rate is 0 at every step",
+            expected="a step that moves the weights: a decay to 0 is there in the last one",
+            fix=f"set phases.{name}.total_steps to 2 or more, or phases.{name}.end_share above 0",
+        )
 
 
 def masking_rule(instances: Instances, masking: MaskingSettings, max_predictions_per_seq: int) -> MaskingRule:

@@ -28,6 +28,7 @@ from bert_lamb.pretraining.build import build_phase_engine, trial
 from bert_lamb.pretraining.hash_check import check_shards
 from bert_lamb.pretraining.initial_weights import InitialWeights, check_phases, read_initial_weights
 from bert_lamb.pretraining.recipe import EvaluationSettings, MaskingSettings, PhaseSettings, Recipe
+from bert_lamb.pretraining.scaling import RULES, settled
 from bert_lamb.pretraining.task import PretrainingTask
 from bert_lamb.train.fitting import Fit, remember, with_fitting_micro_batches
 from bert_lamb.train.keeper import Keeper
@@ -35,15 +36,31 @@ from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.run import check_engine, leave_stopped, train
 from bert_lamb.train.settings import CheckpointSettings, GuardSettings, LoggingSettings, MeterSettings, TrackerSettings
 from bert_lamb.train.stop import stop_on_signals
+from bert_lamb.train.target import Target
 from bert_lamb.train.task import Stage
 from bert_lamb.train.tracker import check_tracker
 
-OF_OUTCOME = ("model", "optimizer", "max_grad_norm", "masking", "seed")
+OF_OUTCOME = ("model", "optimizer", "max_grad_norm", "masking", "seed", "decay_over", "stop_at")
+# Keys that an earlier version did not have, and the values with which it did what is done now: where they have these,
+# the outcome does not mention them, so that its runs can be resumed.
+SINCE_LATER = {
+    "decay_over": "phase",
+    "stop_at": {},
+    "exempt_embeddings": False,
+    "warmup_power": 1.0,
+    "warmup_start_share": 0.0,
+    "decay": "polynomial",
+    "decay_rate": None,
+    "decay_interval_steps": None,
+    "end_share": 0.0,
+    "cooldown_proportion": 0.0,
+    "mask_prob_end": None,
+}
 
 
 def pretrain(config: PretrainConfig) -> None:
     """Run every phase that is not finished; raises UserError before anything is written when something disagrees."""
-    plain = to_plain(config)
+    plain = settled(to_plain(config))
     recipe, runtime = recipe_of(plain), RuntimeSettings(**plain["runtime"])
     tracker = TrackerSettings(**plain["tracker"])
     process = process_for(runtime)
@@ -125,6 +142,7 @@ def pretrain(config: PretrainConfig) -> None:
                 f"run      {config.run_dir}",
                 *runtime.describe(process),
                 f"recipe   {recipe.optimizer.name}, seed {recipe.seed}",
+                *(f"scaling  {line}" for line in RULES[plain["scaling"]]),
                 *([initial.describe()] if initial is not None else []),
                 *(fit.describe(name) for name, fit in fits.items()),
             ],
@@ -138,13 +156,15 @@ def pretrain(config: PretrainConfig) -> None:
             ),
             recorder=recorder,
             stop=stop,
+            target=Target(plain["stop_at"]),
             evaluation_interval_steps=recipe.evaluation.interval_steps,
             evaluates_first=initial is not None,
         )
 
 
 def recipe_of(plain: dict[str, Any]) -> Recipe:
-    """The part of the configuration, as a plain tree, that says what is learnt."""
+    """The part of the configuration, as a plain tree, that says what is learnt; raises what `settled` raises."""
+    plain = settled(plain)
     return Recipe(
         model=plain["model"],
         phases={name: PhaseSettings(**settings) for name, settings in plain["phases"].items()},
@@ -153,6 +173,7 @@ def recipe_of(plain: dict[str, Any]) -> Recipe:
         masking=MaskingSettings(**plain["masking"]),
         evaluation=EvaluationSettings(**plain["evaluation"]),
         seed=plain["seed"],
+        decay_over=plain["decay_over"],
     )
 
 
@@ -166,4 +187,17 @@ def outcome_of(plain: dict[str, Any], phases: list[Phase], initial: InitialWeigh
         phase.stage.name: {**plain["phases"][phase.stage.name], "shards": instance_fingerprint(phase.training)}
         for phase in phases
     }
-    return kept
+    for of_phase in kept["phases"].values():
+        if of_phase["mask_prob"] is None:
+            del of_phase["mask_prob"]
+        del of_phase["num_sequences"]  # it has become total_steps
+    return without(kept, SINCE_LATER)
+
+
+def without(tree: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The tree without the keys that have these values, at any depth."""
+    return {
+        key: without(value, values) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if key not in values or value != values[key]
+    }

@@ -35,6 +35,7 @@ class PretrainingTask:
             gradient_accumulation_steps=plan.gradient_accumulation_steps,
             rank=rank,
             world_size=world_size,
+            rate=phase.rate,
         )
         self.evaluation_micro_batch_size = recipe.evaluation.micro_batch_size
         self.heldout: HeldoutBatches | None = None

@@ -33,6 +33,7 @@ class Phase:
     heldout: list[Record] = field(default_factory=list)
     trust_ratios: list[Record] = field(default_factory=list)
     num_steps: int = 0  # optimizer steps done, as far as any line tells
+    is_at_target: bool = False  # done, however many steps were left
 
 
 @dataclass
@@ -104,7 +105,10 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
             f"The loss rose in step {record['spike_step']:,} of {phase.name}; the run went back to step {step:,} and"
             f" passed over batches, {record['batches_skipped']:,} of the phase so far."
         )
-    if kind in ("rollback", "phase_end", "scores", "glue_scores"):
+    if kind == "target_reached":
+        run.notes.append(f"The held-out target was reached after step {step:,} of {phase.name}, which ended the run.")
+        phase.is_at_target = True
+    if kind in ("rollback", "target_reached", "phase_end", "scores", "glue_scores"):
         return
     records = {"step": phase.steps, "heldout": phase.heldout, "trust_ratios": phase.trust_ratios}[kind]
     if records and step <= records[-1]["step"]:

@@ -187,7 +187,7 @@ def find_oddities(run: Run) -> list[str]:
                 f"{phase.name}: {num_odd} of {len(norms):,} recorded trust ratios and norms are 0 or not finite; "
                 "the heat maps leave them out."
             )
-        if phase.num_steps < phase.total_steps:
+        if phase.num_steps < phase.total_steps and not phase.is_at_target:
             notes.append(f"{phase.name} is unfinished: {phase.num_steps} of {phase.total_steps} steps.")
     if run.num_resumes:
         notes.append(f"The run was resumed {run.num_resumes} times.")

@@ -17,6 +17,7 @@ from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.schedule import is_due
 from bert_lamb.train.settings import GuardSettings
 from bert_lamb.train.stop import StopFlag
+from bert_lamb.train.target import Target
 from bert_lamb.train.task import Stage, Task
 
 
@@ -32,9 +33,10 @@ def train_stage(
     recorder: Recorder,
     stop: StopFlag,
     evaluation_interval_steps: int,
+    target: Target | None = None,
     evaluates_first: bool = False,
 ) -> Position:
-    """Train from `position` to the end of the stage, or to a signal; returns the position of the checkpoint it saved.
+    """Train from `position` to the end of the stage, to the target or to a signal; returns where its checkpoint stands.
 
     seed: keys the draws of dropout. evaluation_interval_steps: 0 evaluates at the end only. evaluates_first: before the
     stage's first step as well. Every rank calls it. Raises what `Guard` raises, on every rank after the same step.
@@ -89,13 +91,17 @@ def train_stage(
         # Evaluate.
         if is_end or is_due(step, evaluation_interval_steps):
             meter.enter("evaluation")
-            recorder.heldout(stage, step, task.evaluate(engine))
+            heldout = task.evaluate(engine)
+            recorder.heldout(stage, step, heldout)
+            position = replace(position, is_target_reached=target is not None and target.is_reached(heldout))
 
         # Save, and stop. All lines of a step come before its checkpoint, after which a killed run continues.
+        if position.is_target_reached:
+            recorder.target_reached(stage, step)
         if is_end:
             recorder.phase_end(stage)
         keeper.heed(is_writing=is_writing, has_failed=has_failed)
-        is_last = is_end or stop.is_agreed
+        is_last = is_end or stop.is_agreed or position.is_target_reached
         if is_last or is_due_by_clock or keeper.is_due(step):
             meter.enter("checkpoint")
             position = replace(

@@ -30,6 +30,7 @@ def announce(header: Sequence[str], stages: Sequence[Stage], *, resumed_at: Posi
         lines += [f"{stage.name}   {first}", *(f"         {line}" for line in more)]
     if resumed_at is not None:
         is_last = resumed_at.phase == stages[-1].name and resumed_at.step == stages[-1].schedule.total_steps
+        is_last = is_last or resumed_at.is_target_reached
         state = (
             "is finished; nothing to do" if is_last else f"continues after {resumed_at.phase} step {resumed_at.step:,}"
         )
@@ -181,6 +182,10 @@ class Recorder:
     def phase_end(self, stage: Stage) -> None:
         if self.is_main:
             self.write(stage, stage.plan.total_steps, "phase_end", seconds=time.monotonic() - self.started_at)
+
+    def target_reached(self, stage: Stage, step: int) -> None:
+        if self.is_main:
+            self.write(stage, step, "target_reached", seconds=time.monotonic() - self.started_at)
 
     def end_stage(self) -> None:
         """The stage has stopped: at its end, or before it by a signal."""

@@ -25,6 +25,7 @@ from bert_lamb.train.recorder import Recorder, announce
 from bert_lamb.train.resume import newest_whole
 from bert_lamb.train.settings import GuardSettings
 from bert_lamb.train.stop import StopFlag
+from bert_lamb.train.target import Target
 from bert_lamb.train.task import Stage, Task
 
 STOPPED_BY_SIGNAL = 143
@@ -34,7 +35,12 @@ Builder = Callable[[Stage, Checkpoint | None, Position], tuple[Engine, Task[Any,
 
 
 def next_stage(stages: Sequence[Stage], position: Position) -> Stage | None:
-    """The stage at work at `position`, or the one after it where that is finished; None at the end of the run."""
+    """The stage at work at `position`, or the one after it where that is finished; None at the end of the run.
+
+    A run whose target is reached is at its end.
+    """
+    if position.is_target_reached:
+        return None
     at_work = next(stage for stage in stages if stage.name == position.phase)
     if position.step < at_work.schedule.total_steps:
         return at_work
@@ -63,13 +69,15 @@ def train(
     keeper: Keeper,
     recorder: Recorder,
     stop: StopFlag,
+    target: Target | None = None,
     evaluation_interval_steps: int = 0,
     evaluates_first: bool = False,
 ) -> Checkpoint:
     """Train what is left of `stages`; returns the last checkpoint. header: lines on the run, printed at its start.
 
+    target: of held-out metrics, at which the run is done. evaluates_first: also before the first step of the first
+    stage, for weights that were not drawn.
     A spike of the loss sends the run back, where guards.on_spike says so and as often as it may.
-    evaluates_first: also before the first step of the first stage, for weights that were not drawn.
 
     Exits with STOPPED_BY_SIGNAL when a signal asks. Every rank calls it.
     """
@@ -82,7 +90,7 @@ def train(
         announce(header, stages, resumed_at=position if checkpoint else None)
     while (stage := next_stage(stages, position)) is not None:
         if position.phase != stage.name:
-            position = hand_over(position, next_phase=stage.name)
+            position = hand_over(position, next_phase=stage.name, keeps_count=stage.continues_curve)
         engine, task = build(stage, checkpoint, position)
         bound_every_wait(process)  # in the groups that the engine made
         engine.set_optimizer_step(position.optimizer_step)
@@ -99,6 +107,7 @@ def train(
                     keeper=keeper,
                     recorder=recorder,
                     stop=stop,
+                    target=target,
                     evaluation_interval_steps=evaluation_interval_steps,
                     evaluates_first=evaluates_first and stage.index == 0,
                 )
@@ -131,7 +140,9 @@ def past(spike: Spike, interrupted: Position, checkpoint: Position, stage: Stage
 
     interrupted: of the training that met it. A checkpoint of the stage before stands for the stage's first step.
     """
-    at = checkpoint if checkpoint.phase == stage.name else hand_over(checkpoint, next_phase=stage.name)
+    at = checkpoint
+    if checkpoint.phase != stage.name:
+        at = hand_over(checkpoint, next_phase=stage.name, keeps_count=stage.continues_curve)
     skipped = interrupted.batches_skipped + spike.step - at.step
     return replace(at, batches_skipped=skipped, num_rollbacks=interrupted.num_rollbacks + 1)
 

@@ -15,6 +15,8 @@ from bert_lamb.train.schedule import Schedule
 class Stage:
     """A part of a run with its own batch and schedule: a phase of pretraining, or a fine-tuning.
 
+    Where the schedule continues the curve of the stage before, bias correction goes on counting too.
+
     index: among the stages of the run. num_instances: rows that it trains on. steps_before: optimizer steps of
     earlier stages.
     """
@@ -26,12 +28,15 @@ class Stage:
     num_instances: int
     steps_before: int = 0
 
+    @property
+    def continues_curve(self) -> bool:
+        return self.schedule.steps_before > 0
+
     def describe(self) -> list[str]:
         """Schedule and batch arithmetic in full, for the start of a run."""
         schedule, plan = self.schedule, self.plan
         return [
-            f"{schedule.total_steps:,} steps, peak lr {schedule.peak_lr:g},"
-            f" warm-up {schedule.warmup_proportion * schedule.total_steps:,.0f} steps,"
+            f"{schedule.total_steps:,} steps, {schedule.describe()},"
             f" {self.num_instances:,} instances ({plan.total_sequences / self.num_instances:.2f} epochs)",
             *plan.describe(),
         ]

@@ -43,8 +43,8 @@ TINY = [
     "model.hidden_size=8",
     "model.num_heads=1",
     "model.intermediate_size=8",
-    *(f"phases.phase1.{word}" for word in ("max_seq_length=16", "max_predictions_per_seq=3", "total_steps=1")),
-    *(f"phases.phase2.{word}" for word in ("max_seq_length=32", "max_predictions_per_seq=5", "total_steps=1")),
+    *(f"phases.phase1.{word}" for word in ("max_seq_length=16", "max_predictions_per_seq=3", "total_steps=2")),
+    *(f"phases.phase2.{word}" for word in ("max_seq_length=32", "max_predictions_per_seq=5", "total_steps=2")),
     "runtime.engine=torch",
     "runtime.device=cpu",
 ]

@@ -1,12 +1,14 @@
 """Micro-batches against the shards they come from, read by pyarrow alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
 from bert_lamb.data.batches import HeldoutBatches, TrainingBatches, unigram_cross_entropy
-from bert_lamb.data.masking import MaskingRule
+from bert_lamb.data.masking import MaskingRate, MaskingRule
 from bert_lamb.shards import open_instances
 from tests.synthetic import CLS, MASK, SEP, make_shards
 
@@ -34,7 +36,7 @@ def rows(shards):
     return [row for file in files for row in pa.ipc.open_file(file).read_all().to_pylist()]
 
 
-def training(shards, *, rank=0, world_size=1, micro_batch_size=12, accumulation=2):
+def training(shards, *, rank=0, world_size=1, micro_batch_size=12, accumulation=2, rate=None):
     return TrainingBatches(
         open_instances(shards, max_seq_length=32, split="train"),
         rule=RULE,
@@ -44,6 +46,7 @@ def training(shards, *, rank=0, world_size=1, micro_batch_size=12, accumulation=
         gradient_accumulation_steps=accumulation,
         rank=rank,
         world_size=world_size,
+        rate=rate,
     )
 
 
@@ -107,6 +110,22 @@ def test_counts_are_known_before_the_batch(shards):
         lengths = [length for batch in both for length in batch.cu_seqlens.diff().tolist()]
         assert counts.num_tokens == sum(lengths) == sum(len(batch.input_ids) for batch in both)
         assert counts.sum_squared_lengths == sum(length**2 for length in lengths)
+
+
+def test_the_share_that_is_predicted_falls_step_by_step(shards):
+    """From 50 % to 10 % over 4 steps, by hand, whatever block a step is made in; what the counts say is there. Beyond
+    the last step, where batches were passed over, it stays."""
+    batches = training(shards, rate=MaskingRate(0.5, 0.1, num_steps=4))
+    batches.rule = replace(RULE, max_predictions_per_seq=32)
+    block = batches.masked(0, 12).micro_batches()
+    for number, batch in enumerate(block):
+        share = [0.5, 0.4, 0.3, 0.2, 0.1, 0.1][number // 2]
+        for ids, _, masked, _ in of_sequences(batch):
+            assert sum(masked) == max(1, round(share * len(ids)))
+        assert_equal(batch, batches[number])
+    for step in range(1, 7):
+        found = sum(len(batch.masked_labels) for batch in block[2 * step - 2 : 2 * step])
+        assert batches.counts(step).num_predictions == found
 
 
 @pytest.mark.parametrize(

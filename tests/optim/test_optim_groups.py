@@ -53,6 +53,20 @@ def exempt_of(parameters):
     return [name for group in groups if not group["adapt"] for name, _ in group["params"]]
 
 
+def test_embeddings_are_exempt_where_that_is_asked_for():
+    """Truth: the type of the module that holds a table, for every model; of names alone the same."""
+    for name, model in models().items():
+        tables = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+        tables &= {found for found, _ in model.named_parameters()}
+        usual = {found for found, _ in parameter_groups(model, weight_decay=0.01)[0]["params"]}
+        assert tables
+        assert tables <= usual
+        for parameters in (model, model.named_parameters()):
+            regular, exempt = parameter_groups(parameters, weight_decay=0.01, exempt_embeddings=True)
+            assert {found for found, _ in regular["params"]} == usual - tables, name
+            assert (exempt["weight_decay"], exempt["adapt"]) == (0.0, False)
+
+
 def test_what_dimensions_do_not_tell():
     """A normalization over two dimensions, a bias of two, a number; an embedding that is only called bias."""
     model = nn.ModuleDict(

@@ -40,7 +40,7 @@ class Command:
 
 CORPUS = ["corpus=text", "sources.text.path={root}/text.txt", "vocabulary.train_size=120", "max_seq_lengths=[32]"]
 CORPUS += ["cleaning.min_characters=10", "num_workers=1", "heldout_proportion=0.2"]
-PHASES = ["phases.phase1.total_steps=3", "phases.phase2.total_steps=1", "checkpoint.interval_steps=1"]
+PHASES = ["phases.phase1.total_steps=3", "phases.phase2.total_steps=2", "checkpoint.interval_steps=1"]
 ONE_EPOCH = [f"{name}={value}" for name, value in {**FINE_TUNING, "num_epochs": 2}.items()]
 QUESTIONS = ["train_file={root}/questions.json", "eval_file={root}/questions.json"]
 COMMANDS = {

@@ -19,7 +19,8 @@ from bert_lamb.optim.build import build_optimizer
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.pretraining.command import recipe_of
 
-NAMED = {"dense.weight": (4, 4), "dense.bias": (4,), "LayerNorm.weight": (4,)}
+TABLE = "word_embeddings.weight"
+NAMED = {TABLE: (4, 4), "dense.weight": (4, 4), "dense.bias": (4,), "LayerNorm.weight": (4,)}
 
 
 class Model(torch.nn.Module):
@@ -47,7 +48,7 @@ def test_lamb_by_default():
     optimizer = build()
     assert type(optimizer) is Lamb
     assert [(g["weight_decay"], g["adapt"]) for g in optimizer.param_groups] == [(0.01, True), (0.0, False)]
-    assert optimizer.param_groups[0]["param_names"] == ["dense.weight"]
+    assert optimizer.param_groups[0]["param_names"] == [TABLE, "dense.weight"]
     assert (optimizer.implementation, optimizer.awaits_binding, optimizer.skip_nonfinite) == ("auto", True, False)
 
 
@@ -60,6 +61,7 @@ def test_lamb_by_default():
         ("optimizer.nesterov=first", lambda o: o.param_groups[0]["nesterov"], "first"),
         ("optimizer.weight_decay=0.3", lambda o: [g["weight_decay"] for g in o.param_groups], [0.3, 0.0]),
         ("optimizer.adapt_undecayed=true", lambda o: o.param_groups[1]["adapt"], True),
+        ("optimizer.exempt_embeddings=true", lambda o: TABLE in o.param_groups[1]["param_names"], True),
         ("optimizer.norm=linf", lambda o: o.trust_ratio.norm, "linf"),
         ("optimizer.param_norm_bounds=[0,10]", lambda o: o.trust_ratio.param_norm_bounds, [0, 10]),
         ("optimizer.trust_ratio_bounds=[0.01,0.3]", lambda o: o.trust_ratio.ratio_bounds, [0.01, 0.3]),

@@ -193,7 +193,7 @@ def test_missing_heads_are_drawn_and_named(folder, shards, tmp_path, capsys):
         "cls.predictions.transform.LayerNorm",
         "cls.seq_relationship",
     }
-    run(encoder, shards, tmp_path / "run", "~phases.phase2", "phases.phase1.total_steps=1")
+    run(encoder, shards, tmp_path / "run", "~phases.phase2", "phases.phase1.total_steps=2")
     said = capsys.readouterr()
     assert "drawn from the seed: bert.pooler.dense.bias, bert.pooler.dense.weight, cls.predictions.bias" in said.err
     assert cli.main(["evaluate", f"model_dir={encoder}", f"shards={shards}"]) == 2

@@ -6,6 +6,7 @@ a sampler that forgets its place, a checkpoint without moments, a hand-over that
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -374,6 +375,66 @@ def test_phase_hand_over(shards, tmp_path):
     assert rates == pytest.approx([4e-3 * 2 / 2.7, 4e-3 * 1 / 2.7, 0.0])
 
 
+ONE_CURVE = [
+    "decay_over=run",
+    "phases.phase1.decay=cosine",
+    "phases.phase1.end_share=0.1",
+    "phases.phase2.peak_lr=null",
+    "phases.phase2.warmup_proportion=null",
+    "checkpoint.interval_steps=1",
+    "checkpoint.keep_last=9",
+]
+
+
+def test_one_curve_over_the_phases_and_no_second_warm_up(shards, tmp_path):
+    """Bias correction counts on and the cosine of seven steps is one; resumed in phase 2 it is the same, bit for bit.
+
+    A first step of phase 2 without the re-warm-up, at a count of 1 in the place of 5, would divide moments that are
+    warm by 1 - 0.9.
+    """
+    expected = run_here(shards, tmp_path / "whole", *ONE_CURVE)
+    whole, cut = RunDir(tmp_path / "whole"), RunDir(tmp_path / "cut")
+    positions = [Checkpoint(path).position for path in whole.checkpoints()]
+    assert [p.optimizer_step for p in positions] == [1, 2, 3, 4, 5, 6, 7]
+    rates = [r["lr"] for r in records(whole.path) if r["kind"] == "step"]
+    assert rates == pytest.approx(
+        [8e-3 * (0.1 + 0.45 * (1 + math.cos(math.pi * (k - 0.7) / 6.3))) for k in range(1, 8)]
+    )
+    shutil.copytree(whole.path, cut.path)
+    for name in ("phase2-0000002", "phase2-0000003"):
+        shutil.rmtree(cut.checkpoint(name))
+    assert_same_bits(run_here(shards, cut.path, *ONE_CURVE, "if_exists=resume"), expected)
+    assert [r["lr"] for r in records(cut.path) if r["kind"] == "step"] == rates
+
+
+def test_a_target_ends_the_run(shards, tmp_path):
+    """At the first evaluation that reaches it, for good: resumed, the run is finished."""
+    words = ["evaluation.interval_steps=1", "phases.phase1.total_steps=6"]
+    run_here(shards, tmp_path / "whole", *words)
+    losses = [r["mlm_loss"] for r in records(tmp_path / "whole") if r["kind"] == "heldout" and r["phase"] == "phase1"]
+    first = next(index for index, loss in enumerate(losses[1:], 1) if loss <= min(losses[: index + 1]))
+    target = f"+stop_at.mlm_loss={losses[first]}"
+    last = run_here(shards, tmp_path / "run", *words, target)
+    assert (last.position.phase, last.position.step, last.position.is_target_reached) == ("phase1", first + 1, True)
+    found = records(tmp_path / "run")
+    assert [r["mlm_loss"] for r in found if r["kind"] == "heldout"] == losses[: first + 1]
+    assert found[-1]["kind"] == "target_reached"
+    run_here(shards, tmp_path / "run", *words, target, "if_exists=resume")
+    assert records(tmp_path / "run") == found
+
+
+def test_a_run_of_an_earlier_version_is_resumed(shards, tmp_path):
+    """Its outcome.json knows nothing of curves, scaling and targets; a run that uses none says nothing of them."""
+    run_here(shards, tmp_path / "run")
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert outcome.keys() == {"model", "optimizer", "max_grad_norm", "masking", "seed", "phases"}
+    phase = {"max_seq_length", "max_predictions_per_seq", "global_batch_size", "total_steps", "shards"}
+    assert outcome["phases"]["phase1"].keys() == phase | {"peak_lr", "warmup_proportion", "decay_power", "decay_origin"}
+    assert "exempt_embeddings" not in outcome["optimizer"]
+    with pytest.raises(UserError, match=r"phases\.phase2\.end_share"):
+        run_here(shards, tmp_path / "run", "if_exists=resume", "phases.phase2.end_share=0.1")
+
+
 def test_metrics_say_what_happened(shards, tmp_path):
     run_here(shards, tmp_path / "run", "logging.trust_ratio_interval_steps=2", "tracker=wandb")
     found = records(tmp_path / "run")
@@ -398,7 +459,7 @@ def test_whole_words_are_a_switch_of_masking(shards, tmp_path):
     """Another choice of tokens, equally many of them; the vocabulary of the shards says what continues a word."""
     runs = {}
     for flag in ("false", "true"):
-        run_here(shards, tmp_path / flag, f"masking.whole_word={flag}", "phases.phase1.total_steps=1")
+        run_here(shards, tmp_path / flag, f"masking.whole_word={flag}", "phases.phase1.total_steps=2")
         runs[flag] = next(r for r in records(tmp_path / flag) if r["kind"] == "step")
     config = compose("pretrain", arguments(shards, tmp_path / "true", "masking.whole_word=true"))
     is_continuation = phases_of(config)[0].rule.is_continuation
@@ -455,6 +516,23 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(shards, tmp_pat
     with pytest.raises(UserError, match="sha256"):
         run_here(damaged, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_phase_that_moves_nothing_is_refused(shards, tmp_path):
+    """One step, and a decay to 0 that is there in the last step; with a last step above 0 it moves."""
+    one_step = ["phases.phase2.total_steps=1", "runtime.micro_batch_size.phase2=16"]
+    with pytest.raises(UserError, match=r"found phases\.phase2\.total_steps=1, whose learning rate is 0 at every step"):
+        run_here(shards, tmp_path / "run", *one_step)
+    assert not (tmp_path / "run").exists()
+    assert run_here(shards, tmp_path / "run", *one_step, "phases.phase2.end_share=0.1").position.step == 1
+
+
+def test_the_masking_rate_is_a_phases(shards, tmp_path):
+    """Half of the tokens, where the run has 15 %; held-out instances keep the run's, so that phases compare."""
+    words = ["phases.phase1.mask_prob=0.5", "phases.phase1.max_predictions_per_seq=8"]
+    few, many = (phases_of(compose("pretrain", arguments(shards, tmp_path / "r", *more)))[0] for more in ([], words))
+    assert (few.rate.of(1), many.rate.of(1), many.rate.of(4)) == (0.15, 0.5, 0.5)
+    assert few.rule.mask_prob == many.rule.mask_prob == 0.15
 
 
 def test_a_checkpoint_cut_short_is_not_one(shards, tmp_path):
