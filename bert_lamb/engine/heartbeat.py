@@ -59,6 +59,10 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
+        """The first beat is there on return, so that the host of a rank that is lost at once is known."""
+        with suppress(torch.distributed.DistError):
+            self.store.set_timeout(timedelta(seconds=STORE_SECONDS))
+            self._tell()
         self._thread.start()
 
     def stop(self) -> None:
@@ -75,12 +79,14 @@ class Heartbeat:
         seconds = time.monotonic() - self._entered_at
         return Beat(socket.gethostname(), self._num_beats, place, self._num_entered, seconds)
 
+    def _tell(self) -> None:
+        self._num_beats += 1
+        self.store.set(f"beat/{self.rank}", json.dumps(asdict(self.beat())))
+
     def _run(self) -> None:
         try:
-            self.store.set_timeout(timedelta(seconds=STORE_SECONDS))
             while not self._is_over.wait(BEAT_SECONDS):
-                self._num_beats += 1
-                self.store.set(f"beat/{self.rank}", json.dumps(asdict(self.beat())))
+                self._tell()
                 self.is_explained = self._is_explained()  # before the rank that serves the store leaves
                 if self.warns and not self._has_warned and self.beat().seconds > 0.9 * self.timeout_seconds:
                     self._has_warned = True
@@ -190,11 +196,15 @@ def lost_contact(error: BaseException) -> UserError | None:
         return None
     longest = SILENT_BEATS * BEAT_SECONDS + STORE_SECONDS
     unreachable: UserError | None = UserError(
-        found=f"neither the other ranks nor rank 0's store reached any more, after {here.beat().place}",
+        found=f"neither the other ranks nor rank 0's store ({_address()}) reached any more, after {here.beat().place}",
         expected="the machine of rank 0, and the network to it",
         fix=f"{LOOK}; {GO_ON}",
     )
     return within(longest, here.diagnosis, otherwise=unreachable)
+
+
+def _address() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
 def linger() -> None:

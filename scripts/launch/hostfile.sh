@@ -76,6 +76,9 @@ case "$given" in
     done
     set -- "${words[@]}"
     options+=(--force_multi) # one machine too is started, and stopped, over ssh
+    # The ranks that are left end within runtime.collective_timeout_seconds, but pdsh waits for every ssh, and ssh for ever
+    # for a machine without power or link: this is how long. Options that are there already come first and win.
+    export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:+$PDSH_SSH_ARGS_APPEND }-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
     ;;
 esac
 exec deepspeed --hostfile "$hostfile" --master_addr "$MASTER_ADDR" "${options[@]}" --module bert_lamb "${COMMAND:-pretrain}" "$@"

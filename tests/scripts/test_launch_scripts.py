@@ -117,6 +117,13 @@ def test_launcher_options_come_before_two_dashes(machine):
     assert on_hosts(machine, "a=1", HOSTFILE="crlf").returncode == 0
 
 
+def test_ssh_notices_a_machine_that_is_gone_and_what_is_set_comes_first(machine):
+    install(machine, "deepspeed", '#!/bin/sh\necho "$PDSH_SSH_ARGS_APPEND"\n')
+    keeps_alive = "-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+    assert on_hosts(machine, "a=1").stdout == f"{keeps_alive}\n"
+    assert on_hosts(machine, "a=1", PDSH_SSH_ARGS_APPEND="-i key").stdout == f"-i key {keeps_alive}\n"
+
+
 def over_pdsh(word):
     """What the launcher and pdsh make of a word, and the remote shell of that."""
     if " " in word:
