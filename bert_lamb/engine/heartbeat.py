@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from bert_lamb.engine.place import rank_label
 from bert_lamb.errors import UserError
 
 BEAT_SECONDS = 2.0
 SILENT_BEATS = 3  # a rank that misses so many is stopped, dead or cut off
+HANGING_SECONDS = 30.0  # beyond the timeout, for a rank that the others have given up
 STORE_SECONDS = 10.0  # that the store may take; the rank that serves it may be the one that is gone
 OF_GLOO = "gloo/transport"  # in the text of whatever gloo raises, which has no type of its own
 LOOK = "look at that machine and its log"
@@ -92,7 +94,23 @@ class Heartbeat:
                     self._has_warned = True
                     threading.Thread(target=self._warn, name="who is behind", daemon=True).start()
         except torch.distributed.DistError:  # who serves the store has left
-            return
+            self._end_if_hanging()
+
+    def _end_if_hanging(self) -> None:
+        """End this process where its main thread hangs outside collectives: the others are gone, its launcher waits.
+
+        In a collective it would have noticed by itself, and said so.
+        """
+        while not self._is_over.wait(BEAT_SECONDS):
+            here = self.beat()
+            if here.seconds > self.timeout_seconds + HANGING_SECONDS:
+                hanging = UserError(
+                    found=f"the other ranks gone, and this one for {here.seconds:.0f} s at {here.place}",
+                    expected="a part of a step within runtime.collective_timeout_seconds",
+                    fix=f"{LOOK} (its disk, if it reads or writes); {GO_ON}",
+                )
+                print(f"{rank_label()}{hanging}", file=sys.stderr, flush=True)
+                os._exit(1)
 
     def _warn(self) -> None:
         """NCCL ends the process where Python catches nothing; who is behind is said before, where anybody is."""

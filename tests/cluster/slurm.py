@@ -77,8 +77,9 @@ class Slurm:
         return set(self.call("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}
 
     def call(self, *command: str) -> str:
+        """What it prints; SLURM's complaints (of a job that is over, say) are left out."""
         ended = subprocess.run(
-            self._controller.command(*command), env=self._environment, stdout=subprocess.PIPE, text=True, check=False
+            self._controller.command(*command), env=self._environment, capture_output=True, text=True, check=False
         )
         return ended.stdout.strip()
 

@@ -37,7 +37,6 @@ class Story:
     def __post_init__(self) -> None:
         self.run_dir = self.folder / "run"
         self.launchers: dict[str, subprocess.Popen[bytes]] = {}
-        self.seconds: dict[str, float] = {}  # by host: from `ended` to the launcher's end
 
     def words(self) -> list[str]:
         return ["pretrain", *SETTINGS, *self.overrides, f"shards={self.shards}", f"run_dir={self.run_dir}",
@@ -74,7 +73,8 @@ class Story:
         found: dict[str, int] = {}
         for name in among or list(self.launchers):
             found[name] = self.launchers[name].wait(max(0.1, since + seconds - time.monotonic()))
-            self.seconds[name] = round(time.monotonic() - since, 1)
+            took = time.monotonic() - since
+            print(f"{name} ended after {took:.0f} s, status {found[name]}", *self.own_lines(name), sep="\n    ")
         return found
 
     def said(self, host: str | None = None) -> str:

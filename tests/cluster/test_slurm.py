@@ -102,7 +102,6 @@ def test_a_lost_node_sends_the_job_back_and_it_resumes(slurm, submit, whole):
     trains(slurm, "lost")
     slurm.nodes[1].power_off()
     await_that(lambda: slurm.is_over(job), 60 + clusters.NODE_LOST_SECONDS + 60, "the loss is noticed")
-    print("RESULT", slurm.state(job), slurm.said("lost")[-1500:])
     slurm.nodes[1].boot()
     slurm.start_node(slurm.nodes[1])
     assert slurm.state(job)[1] == 1

@@ -57,7 +57,7 @@ def rank_of(case: str, rank: int) -> None:
 
 
 def main(folder: Path) -> int:
-    heartbeat.BEAT_SECONDS = 0.2
+    heartbeat.BEAT_SECONDS, heartbeat.HANGING_SECONDS = 0.2, 5.0
     heartbeat.STORE_SECONDS = agreement.STORE_SECONDS = 2.0
     started: dict[int, tuple[str, int, float]] = {}
     for case in CASES:
@@ -78,7 +78,7 @@ def main(folder: Path) -> int:
                     os._exit(faults.fail("pretrain", error))
             started[pid] = case, rank, time.monotonic()
     is_waited_for = {
-        pid for pid, (case, rank, _) in started.items() if case == "all_well" or rank != lost_rank_of(case)
+        pid for pid, (case, rank, _) in started.items() if case in ("busy", "all_well") or rank != lost_rank_of(case)
     }
     while is_waited_for:
         pid, status = os.wait()

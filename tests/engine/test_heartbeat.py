@@ -66,6 +66,14 @@ def test_without_the_rank_that_serves_the_store_nobody_waits_without_end(ended):
         assert [found in line for line in said] == [True]
 
 
+def test_a_rank_that_hangs_alone_ends_when_the_others_are_gone(ended):
+    """Its launcher would wait for it: it is neither stopped nor dead, nor in a collective that times out."""
+    status, _, said = ended["busy", lost_rank_of("busy")]
+    assert status == 1
+    assert said[-1].startswith(f"rank 1 of 3 on {HOST}: found the other ranks gone, and this one for ")
+    assert "at phase1 step 7, data" in said[-1]
+
+
 def test_the_time_is_that_of_the_run_for_groups_that_libraries_make_too(ended):
     """Half a minute of slack for a busy machine; torch's own default is half an hour."""
     for (case, rank), (_, seconds, _) in ended.items():
