@@ -92,7 +92,7 @@ class Story:
                 host.plug_in()
             else:
                 host.boot()
-            host.call("pkill", "-KILL", "-f", "bert_lamb pretrain")
+            host.call("pkill", "-KILL", "-f", "bert_lamb")
         for launcher in self.launchers.values():
             launcher.wait(60)
         self.launchers.clear()

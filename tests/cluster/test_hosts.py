@@ -21,7 +21,7 @@ def story(tmp_path, hosts, shards):
 
 
 def stop_rank(host):
-    host.call("pkill", "-STOP", "-f", "^[^ ]*python[^ ]* -u -m bert_lamb pretrain", check=True)
+    host.call("pkill", "-STOP", "-f", "python[^ ]* -u -m bert_lamb ", check=True)
 
 
 def power_off(host):
@@ -74,11 +74,11 @@ def test_both_sides_of_a_cut_link_end(story):
 
 
 def test_the_hostfile_story_learns_what_torchrun_does_with_deepspeed_too(story, whole):
-    """Tolerance: 253 steps in which the engines add the same gradients in another order."""
+    """Tolerance: 253 steps in which the engines add the same gradients in another order; 2.4e-7 was seen."""
     story.overrides = ["runtime.engine=deepspeed"]
     assert hostfile(story).ended() == {"host1": 0}, story.said()
     print(f"largest difference to fsdp: {largest_difference(story.run_dir, whole):.1e}")
-    assert largest_difference(story.run_dir, whole) < 1e-5
+    assert largest_difference(story.run_dir, whole) < 1e-6
 
 
 def test_a_host_that_does_not_answer_is_said_and_does_not_hold_up_the_job(story):

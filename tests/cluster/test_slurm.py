@@ -4,12 +4,14 @@ Truths: SLURM's own state of the job; the undisturbed run, bit for bit.
 Breaks that turn this file red: a requeue decided by srun's status, a script that does not hand on the signal.
 """
 
+import time
+
 import pytest
 
 from tests.cluster import hosts as machines
 from tests.cluster import slurm as clusters
 from tests.cluster.hosts import await_that
-from tests.cluster.stories import SETTINGS, START_SECONDS
+from tests.cluster.stories import BOUND_SECONDS, SETTINGS, START_SECONDS
 from tests.cluster.weights import are_equal
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -95,6 +97,18 @@ def test_a_cancelled_job_saves_and_stays_away(slurm, submit):
     assert slurm.reaches(job, "CANCELLED")[1] == 0
     await_that(slurm.is_idle, 60, "its ranks have left")
     assert "continue with if_exists=resume" in slurm.said("cancelled")
+
+
+def test_a_rank_that_is_stopped_ends_the_job(slurm, submit):
+    """FAILED: whether to try again is for whoever finds out why."""
+    job = submit("stopped", ENDLESS)
+    trains(slurm, "stopped")
+    slurm.nodes[1].call("pkill", "-STOP", "-f", "bert-lamb pretrain", check=True)
+    since = time.monotonic()
+    await_that(lambda: slurm.is_over(job), BOUND_SECONDS, "it ends")
+    print(f"job ended {time.monotonic() - since:.0f} s after a rank was stopped")
+    assert slurm.state(job)[:2] == ("FAILED", 0)
+    assert "found no sign of life from rank 1 (host2), last heard at phase1 step " in slurm.said("stopped")
 
 
 def test_a_lost_node_sends_the_job_back_and_it_resumes(slurm, submit, whole):
