@@ -28,7 +28,7 @@ done
 given=" ${options[*]-} "
 
 # pdsh says when the ranks of a machine have failed, and then waits for all the others, for ever where one is stopped or
-# hangs. This passes on what is said and ends the launcher, which ends the ranks, a minute later.
+# hangs. This passes on what is said and ends the launcher, which ends the ranks, half a minute later.
 end_with_the_first() {
     trap '' INT TERM HUP
     local line status until=
@@ -42,7 +42,7 @@ end_with_the_first() {
             [ "$status" -gt 128 ] || break # all who might say something have left
         fi
         case "$line" in
-        "pdsh@"*": ssh exited with exit code "*) until=${until:-$((SECONDS + ${GRACE_SECONDS:-60}))} ;;
+        "pdsh@"*": ssh exited with exit code "*) until=${until:-$((SECONDS + ${GRACE_SECONDS:-30}))} ;;
         esac
         if [ -n "$until" ] && [ "$SECONDS" -ge "$until" ]; then
             echo "hostfile.sh: one machine's ranks have failed, and others have not ended since; ending them" || true
