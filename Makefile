@@ -1,6 +1,7 @@
 # Two commands do all their own set-up on a machine with Python 3.11 or newer, pip, make and a C compiler:
 #   make demo    the main job on the embedded default: raw text -> pretraining -> question answering -> report
 #   make test    the tests
+# `make cluster` is for who has root and the packages that tests/cluster names: several hosts and SLURM on this machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,13 +11,16 @@ PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib \
 	-x 'transformers/models/(?!bert/|auto/|__init__)|torch/testing/_internal|torch/_inductor/|/tests?/|jax/experimental'
 
-.PHONY: demo test lint format clean
+.PHONY: demo test cluster lint format clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" IF_EXISTS=$(if $(FRESH),restart,resume) scripts/demo.sh
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+cluster: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from bert_lamb.engine.place import rank_label
 from bert_lamb.errors import UserError
 
 BEAT_SECONDS = 2.0
 SILENT_BEATS = 3  # a rank that misses so many is stopped, dead or cut off
+HANGING_SECONDS = 30.0  # beyond the timeout, for a rank that the others have given up
 STORE_SECONDS = 10.0  # that the store may take; the rank that serves it may be the one that is gone
 OF_GLOO = "gloo/transport"  # in the text of whatever gloo raises, which has no type of its own
 LOOK = "look at that machine and its log"
@@ -59,6 +61,10 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
+        """The first beat is there on return, so that the host of a rank that is lost at once is known."""
+        with suppress(torch.distributed.DistError):
+            self.store.set_timeout(timedelta(seconds=STORE_SECONDS))
+            self._tell()
         self._thread.start()
 
     def stop(self) -> None:
@@ -75,18 +81,36 @@ class Heartbeat:
         seconds = time.monotonic() - self._entered_at
         return Beat(socket.gethostname(), self._num_beats, place, self._num_entered, seconds)
 
+    def _tell(self) -> None:
+        self._num_beats += 1
+        self.store.set(f"beat/{self.rank}", json.dumps(asdict(self.beat())))
+
     def _run(self) -> None:
         try:
-            self.store.set_timeout(timedelta(seconds=STORE_SECONDS))
             while not self._is_over.wait(BEAT_SECONDS):
-                self._num_beats += 1
-                self.store.set(f"beat/{self.rank}", json.dumps(asdict(self.beat())))
+                self._tell()
                 self.is_explained = self._is_explained()  # before the rank that serves the store leaves
                 if self.warns and not self._has_warned and self.beat().seconds > 0.9 * self.timeout_seconds:
                     self._has_warned = True
                     threading.Thread(target=self._warn, name="who is behind", daemon=True).start()
         except torch.distributed.DistError:  # who serves the store has left
-            return
+            self._end_if_hanging()
+
+    def _end_if_hanging(self) -> None:
+        """End this process where its main thread hangs outside collectives: the others are gone, its launcher waits.
+
+        In a collective it would have noticed by itself, and said so.
+        """
+        while not self._is_over.wait(BEAT_SECONDS):
+            here = self.beat()
+            if here.seconds > self.timeout_seconds + HANGING_SECONDS:
+                hanging = UserError(
+                    found=f"the other ranks gone, and this one for {here.seconds:.0f} s at {here.place}",
+                    expected="a part of a step within runtime.collective_timeout_seconds",
+                    fix=f"{LOOK} (its disk, if it reads or writes); {GO_ON}",
+                )
+                print(f"{rank_label()}{hanging}", file=sys.stderr, flush=True)
+                os._exit(1)
 
     def _warn(self) -> None:
         """NCCL ends the process where Python catches nothing; who is behind is said before, where anybody is."""
@@ -190,11 +214,15 @@ def lost_contact(error: BaseException) -> UserError | None:
         return None
     longest = SILENT_BEATS * BEAT_SECONDS + STORE_SECONDS
     unreachable: UserError | None = UserError(
-        found=f"neither the other ranks nor rank 0's store reached any more, after {here.beat().place}",
+        found=f"neither the other ranks nor rank 0's store ({_address()}) reached any more, after {here.beat().place}",
         expected="the machine of rank 0, and the network to it",
         fix=f"{LOOK}; {GO_ON}",
     )
     return within(longest, here.diagnosis, otherwise=unreachable)
+
+
+def _address() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
 def linger() -> None:

@@ -27,6 +27,31 @@ for word in "$@"; do
 done
 given=" ${options[*]-} "
 
+# pdsh says when the ranks of a machine have failed, and then waits for all the others, for ever where one is stopped or
+# hangs. This passes on what is said and ends the launcher, which ends the ranks, half a minute later.
+end_with_the_first() {
+    trap '' INT TERM HUP
+    local line status until=
+    while true; do
+        status=0
+        IFS= read -r -t 2 line || status=$?
+        if [ "$status" -eq 0 ]; then
+            printf '%s\n' "$line" || true
+        else
+            printf '%s' "$line" || true
+            [ "$status" -gt 128 ] || break # all who might say something have left
+        fi
+        case "$line" in
+        "pdsh@"*": ssh exited with exit code "*) until=${until:-$((SECONDS + ${GRACE_SECONDS:-30}))} ;;
+        esac
+        if [ -n "$until" ] && [ "$SECONDS" -ge "$until" ]; then
+            echo "hostfile.sh: one machine's ranks have failed, and others have not ended since; ending them" || true
+            kill -TERM $$ 2>/dev/null || true
+            until=$((SECONDS + 3600))
+        fi
+    done
+}
+
 # Without this the launcher trains on this machine alone when the file is not there, and shows tracebacks for the rest.
 hostfile=${HOSTFILE-}
 form='a line "host slots=N" for each machine, each host once'
@@ -76,6 +101,13 @@ case "$given" in
     done
     set -- "${words[@]}"
     options+=(--force_multi) # one machine too is started, and stopped, over ssh
+    # The ranks that are left end within runtime.collective_timeout_seconds, but pdsh waits for every ssh, and ssh for ever
+    # for a machine without power or link: this is how long. Options that are there already come first and win.
+    export PDSH_SSH_ARGS_APPEND="${PDSH_SSH_ARGS_APPEND:+$PDSH_SSH_ARGS_APPEND }-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
     ;;
+esac
+case "$given" in
+*" --no_ssh "*) ;;
+*) exec 2> >(end_with_the_first >&2) ;;
 esac
 exec deepspeed --hostfile "$hostfile" --master_addr "$MASTER_ADDR" "${options[@]}" --module bert_lamb "${COMMAND:-pretrain}" "$@"

@@ -189,7 +189,10 @@ def test_hydras_flags(tmp_path):
     assert printed.returncode == 0
     assert config["phases"]["phase1"]["peak_lr"] == 5e-3
     assert config["optimizer"]["name"] == "lamb"
-    assert "recipe: adamw_512, continue, deepspeed_64k_32k, demo, google_bert, hplt, lamb_16k" in call("pretrain", "--help", cwd=tmp_path).stdout
+    assert (
+        "recipe: adamw_512, continue, deepspeed_64k_32k, demo, google_bert, hplt, lamb_16k"
+        in call("pretrain", "--help", cwd=tmp_path).stdout
+    )
     swept = call(*RECIPE, "runtime=cpu", "seed=1,2", "-m", cwd=tmp_path)
     assert swept.returncode == 2
     assert swept.stderr.count("found no manifest.json in /nowhere") == 2

@@ -17,7 +17,7 @@ from bert_lamb.engine import agreement, heartbeat
 from bert_lamb.engine.launch import bound_every_wait, join_process_group, this_process
 
 TIMEOUT_SECONDS = 3.0
-CASES = ("stopped", "killed", "busy", "first_stopped", "failed", "first_failed", "all_well")
+CASES = ("stopped", "killed", "killed_early", "busy", "first_stopped", "failed", "first_failed", "all_well")
 WORLD_SIZE = 3
 
 
@@ -43,6 +43,8 @@ def rank_of(case: str, rank: int) -> None:
     bound_every_wait(this_process(device="cpu", num_threads=1, timeout_seconds=TIMEOUT_SECONDS))
     values = torch.ones(2)
     torch.distributed.all_reduce(values, group=made_by_a_library)
+    if case == "killed_early" and rank == lost_rank_of(case):
+        os.kill(os.getpid(), signal.SIGKILL)
     heartbeat.enter("data", step="phase1 step 7")
     time.sleep(3 * heartbeat.BEAT_SECONDS)
     if rank == lost_rank_of(case):
@@ -55,7 +57,7 @@ def rank_of(case: str, rank: int) -> None:
 
 
 def main(folder: Path) -> int:
-    heartbeat.BEAT_SECONDS = 0.2
+    heartbeat.BEAT_SECONDS, heartbeat.HANGING_SECONDS = 0.2, 5.0
     heartbeat.STORE_SECONDS = agreement.STORE_SECONDS = 2.0
     started: dict[int, tuple[str, int, float]] = {}
     for case in CASES:
@@ -76,7 +78,7 @@ def main(folder: Path) -> int:
                     os._exit(faults.fail("pretrain", error))
             started[pid] = case, rank, time.monotonic()
     is_waited_for = {
-        pid for pid, (case, rank, _) in started.items() if case == "all_well" or rank != lost_rank_of(case)
+        pid for pid, (case, rank, _) in started.items() if case in ("busy", "all_well") or rank != lost_rank_of(case)
     }
     while is_waited_for:
         pid, status = os.wait()

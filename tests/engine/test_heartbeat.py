@@ -44,6 +44,7 @@ def healthy(case):
     [
         ("stopped", f"found no sign of life from rank 1 ({HOST}), last heard at phase1 step 7, data; expected every"),
         ("killed", f"found no sign of life from rank 1 ({HOST}), last heard at phase1 step 7, data; expected every"),
+        ("killed_early", f"found no sign of life from rank 1 ({HOST}), last heard at before the first step; expected"),
         ("busy", f"found the other ranks waiting for rank 1 ({HOST}), alive, at phase1 step 7, data; expected every"),
     ],
 )
@@ -61,9 +62,16 @@ def test_without_the_rank_that_serves_the_store_nobody_waits_without_end(ended):
     for rank in healthy("first_stopped"):
         status, _, said = ended["first_stopped", rank]
         assert status == 1
-        assert [f"rank {rank} of 3 on {HOST}: found neither the other ranks nor rank 0's store" in s for s in said] == [
-            True
-        ]
+        found = f"rank {rank} of 3 on {HOST}: found neither the other ranks nor rank 0's store (127.0.0.1:"
+        assert [found in line for line in said] == [True]
+
+
+def test_a_rank_that_hangs_alone_ends_when_the_others_are_gone(ended):
+    """Its launcher would wait for it: it is neither stopped nor dead, nor in a collective that times out."""
+    status, _, said = ended["busy", lost_rank_of("busy")]
+    assert status == 1
+    assert said[-1].startswith(f"rank 1 of 3 on {HOST}: found the other ranks gone, and this one for ")
+    assert "at phase1 step 7, data" in said[-1]
 
 
 def test_the_time_is_that_of_the_run_for_groups_that_libraries_make_too(ended):

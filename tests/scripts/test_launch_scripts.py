@@ -1,6 +1,6 @@
 """The launch stories in scripts/: what they start, what they refuse, when a SLURM job comes back to the queue.
 
-Launchers are stand-ins that print their arguments; test_slurm.py runs a real SLURM.
+Launchers are stand-ins that print their arguments; tests/cluster runs real ones.
 Breaks that turn this file red: a missing hostfile accepted, a fixed port, a requeue decided by srun's status.
 """
 
@@ -115,6 +115,23 @@ def test_launcher_options_come_before_two_dashes(machine):
     crlf = machine / "crlf"
     crlf.write_bytes(b"host1 slots=8\r\nhost2 slots=8\r\n")
     assert on_hosts(machine, "a=1", HOSTFILE="crlf").returncode == 0
+
+
+def test_ssh_notices_a_machine_that_is_gone_and_what_is_set_comes_first(machine):
+    install(machine, "deepspeed", '#!/bin/sh\necho "$PDSH_SSH_ARGS_APPEND"\n')
+    keeps_alive = "-o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+    assert on_hosts(machine, "a=1").stdout == f"{keeps_alive}\n"
+    assert on_hosts(machine, "a=1", PDSH_SSH_ARGS_APPEND="-i key").stdout == f"-i key {keeps_alive}\n"
+
+
+@pytest.mark.parametrize(("status", "is_ended"), [(1, True), (None, False)])
+def test_one_machine_that_fails_ends_the_others(machine, status, is_ended):
+    said = f"echo 'pdsh@a: host2: ssh exited with exit code {status}' >&2\n" if status else "echo 'host2: x' >&2\n"
+    install(machine, "deepspeed", f"#!/bin/bash\ntrap 'exit 7' TERM\n{said}for _ in $(seq 50); do sleep 0.1; done\n")
+    ended = on_hosts(machine, "a=1", GRACE_SECONDS="1")
+    assert ended.returncode == (7 if is_ended else 0)
+    assert ("hostfile.sh: one machine's ranks have failed" in ended.stderr) == is_ended
+    assert ended.stderr.startswith("pdsh@a: host2: " if status else "host2: x\n")
 
 
 def over_pdsh(word):
