@@ -103,7 +103,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         RUNNING | {"bert_lamb.data", "bert_lamb.shards", "bert_lamb.pretraining", "bert_lamb.config"},
     ),
     "bert_lamb/doctor": ({"torch"}, RUNNING | {"bert_lamb.data", "bert_lamb.shards", "bert_lamb.pretraining"}),
-    "bert_lamb/planner/command.py": (set(), PLANNING | {"bert_lamb.config", "bert_lamb.shards.manifest"}),
+    "bert_lamb/planner/command.py": (
+        set(),
+        PLANNING | {"bert_lamb.config", "bert_lamb.pretraining.scaling", "bert_lamb.shards.manifest"},
+    ),
     "bert_lamb/planner/measure.py": (
         {"torch"},
         {"bert_lamb.data", "bert_lamb.engine", "bert_lamb.model", "bert_lamb.train.peak"},

@@ -59,4 +59,6 @@ class Settings:
         """The part that decides what is learnt and scored; a run is only resumed with the same. without: more keys."""
         kept = {key: value for key, value in self.plain.items() if key not in NOT_OF_OUTCOME | without}
         optimizer = {key: value for key, value in self.plain["optimizer"].items() if key != "implementation"}
+        if not optimizer["exempt_embeddings"]:  # runs of an earlier version say nothing of it
+            del optimizer["exempt_embeddings"]
         return {**kept, "optimizer": optimizer}

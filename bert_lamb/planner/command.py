@@ -16,6 +16,7 @@ from bert_lamb.planner.comparison import compare, nearest
 from bert_lamb.planner.hardware import gpu_of
 from bert_lamb.planner.plan import Measured, Plan, PlannedPhase, Run, machine_of, plan_run
 from bert_lamb.planner.published import read_published
+from bert_lamb.pretraining.scaling import settled
 from bert_lamb.train.settings import CheckpointSettings
 
 VOCABULARY_SIZE = 30_522  # of bert-base-uncased, where there are no shards
@@ -34,7 +35,7 @@ SIZES_OF_A_FOLDER = {
 
 def plan_command(config: PlanConfig) -> None:
     """Print the plan; raises UserError before anything is written."""
-    plain = to_plain(config)
+    plain = settled(to_plain(config))
     settings = {name: value for name, value in plain.items() if name not in ("output", "if_exists")}
     output = Path(config.output) if config.output is not None else None
     is_new = output is not None and report.is_to_be_written(output, settings, if_exists=config.if_exists.value)
@@ -93,6 +94,7 @@ def run_of(plain: dict[str, Any]) -> Run:
                 phase["total_steps"],
                 mean_length,
                 has_sentence_task,
+                mean_mask_prob(phase, plain["masking"]["mask_prob"]),
             )
         )
     return Run(
@@ -100,9 +102,15 @@ def run_of(plain: dict[str, Any]) -> Run:
         phases=phases,
         runtime=RuntimeSettings(**plain["runtime"]),
         optimizer=plain["optimizer"]["name"],
-        mask_prob=plain["masking"]["mask_prob"],
         checkpoint=CheckpointSettings(**plain["checkpoint"]),
     )
+
+
+def mean_mask_prob(phase: dict[str, Any], otherwise: float) -> float:
+    """Of a phase whose rate goes along a line from mask_prob to mask_prob_end."""
+    first = otherwise if phase["mask_prob"] is None else phase["mask_prob"]
+    last = first if phase["mask_prob_end"] is None else phase["mask_prob_end"]
+    return float(first + last) / 2
 
 
 def default_fill(max_seq_length: int) -> float:

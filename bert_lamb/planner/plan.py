@@ -30,6 +30,7 @@ class PlannedPhase:
     total_steps: int
     mean_length: float
     has_sentence_task: bool = True
+    mask_prob: float = 0.15  # share of real tokens that are predicted, on average
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,6 @@ class Run:
     phases: Sequence[PlannedPhase]
     runtime: RuntimeSettings
     optimizer: str
-    mask_prob: float
     checkpoint: CheckpointSettings
 
 
@@ -152,7 +152,7 @@ def plan_phase(run: Run, machine: Machine, phase: PlannedPhase, count: int) -> P
     runtime, sizes = run.runtime, run.sizes
     is_padded = computes_padding(runtime, machine.gpu)
     tokens = float(phase.max_seq_length) if is_padded else phase.mean_length
-    predictions = min(float(phase.max_predictions_per_seq), run.mask_prob * phase.mean_length)
+    predictions = min(float(phase.max_predictions_per_seq), phase.mask_prob * phase.mean_length)
     state = state_parts(runtime, count, machine.gpus)
     row_bytes = activation_bytes(
         sizes,

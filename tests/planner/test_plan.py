@@ -27,10 +27,12 @@ from bert_lamb.planner.report import text
 from bert_lamb.planner.step import Shape
 from bert_lamb.planner.traffic import Collective, Network, collectives_of, exposed_seconds
 from bert_lamb.shards import open_instances
+from tests.launch import CHECKOUT
 from tests.synthetic import make_shards
 
 CONFIG = to_plain(compose("plan", ["recipe=lamb_32k"]))
 N = 336_226_108 + 6 * 1025  # parameters of BERT-Large with the vocabulary padded to 30,528
+WIDE = {"phases.phase1.max_predictions_per_seq": 120}
 E = {"planner.compute_efficiency": 0.5, "planner.network_efficiency": 0.8}
 
 
@@ -358,6 +360,25 @@ def test_a_file_is_kept_replaced_or_refused_by_the_protocol(tmp_path):
     config.output = str(tmp_path / "no" / "plan.json")
     with pytest.raises(UserError, match="whose folder is not there"):
         run("refuse")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CHECKOUT / "conf" / "recipe").glob("*.yaml")))
+def test_every_recipe_has_a_plan(name, capsys):
+    """Steps that a recipe leaves to a rule too; each phase has its rows, and an hour count."""
+    words = ["plan", f"recipe={name}", "planner.gpu=h200", "planner.gpus=8"]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {phase}" in said for phase in compose("plan", words[1:]).phases)
+    assert "GPU hours" in said
+
+
+def test_a_phase_is_planned_at_its_own_masking_rate():
+    """The middle of a line from 30 to 10 % predicts as many words as 20 % do."""
+    line = planned({"phases.phase1.mask_prob": 0.3, "phases.phase1.mask_prob_end": 0.1, **WIDE})
+    even = planned({"masking.mask_prob": 0.2, **WIDE})
+    less = planned({"masking.mask_prob": 0.1, **WIDE})
+    assert line.phases[0].step.seconds == pytest.approx(even.phases[0].step.seconds, rel=1e-12)
+    assert less.phases[0].step.seconds < even.phases[0].step.seconds
 
 
 def test_without_a_recipe_there_is_nothing_to_plan(capsys):
