@@ -2,6 +2,10 @@
 # Pretrain on SLURM: sbatch --nodes 8 scripts/launch/slurm.sh recipe=lamb_32k shards=SHARDS run_dir=RUN [key=value ...]
 # Five minutes before the time limit SLURM asks the job to stop; it saves a checkpoint and goes back to the queue.
 # `scancel --batch --signal=USR1 JOB` asks for the same at any time. A mistake ends the job as FAILED.
+# What sbatch is told comes before what is written below. Nodes of 4 GPUs and 128 cores:
+#     sbatch --nodes 16 --ntasks-per-node 4 --gpus-per-node 4 --cpus-per-task 32 scripts/launch/slurm.sh ...
+# Nodes without GPUs, two ranks each (tests/cluster starts it so):
+#     sbatch --nodes 8 --ntasks-per-node 2 --gpus-per-node 0 --cpus-per-task 32 scripts/launch/slurm.sh runtime=cpu ...
 # COMMAND=squad or COMMAND=glue fine-tunes instead, with the arguments of that command (and runtime=gpu).
 #SBATCH --job-name=bert-lamb
 #SBATCH --ntasks-per-node=8
