@@ -81,6 +81,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "yaml"},
         RUNNING | {"bert_lamb.data", "bert_lamb.shards", "bert_lamb.config"},
     ),
+    "bert_lamb/pretraining/batch.py": ({"yaml", "numpy"}, RUNNING | {"bert_lamb.data", "bert_lamb.shards"}),
     "bert_lamb/pretraining": ({"torch"}, RUNNING | {"bert_lamb.data", "bert_lamb.shards"}),
     "bert_lamb/finetuning/squad/scoring.py": (set(), set()),
     "bert_lamb/finetuning/squad/answers_page.py": (set(), {"bert_lamb.outputs"}),

@@ -17,7 +17,7 @@ from bert_lamb.config.glue import GlueConfig
 from bert_lamb.config.model_import import ImportConfig
 from bert_lamb.config.plan import PlanConfig
 from bert_lamb.config.pretrain import PretrainConfig
-from bert_lamb.config.results import ExportConfig, PushConfig, ReportConfig
+from bert_lamb.config.results import BatchConfig, ExportConfig, PushConfig, ReportConfig
 from bert_lamb.config.runtime import Precision, RuntimeConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig
@@ -108,11 +108,26 @@ def run_inspect(config: InspectConfig) -> int:
         count=config.count,
         with_pieces=config.pieces,
     )
+    _show(texts)
+    return 0
+
+
+def run_batch(config: BatchConfig) -> int:
+    from bert_lamb.pretraining.batch import read_run, texts_of_step, write_order
+
+    of_run = read_run(Path(config.run_dir), config.phase, config.shards)
+    if config.epoch is not None and config.output is not None:
+        write_order(of_run, config.epoch, Path(config.output))
+    else:
+        _show(texts_of_step(of_run, config.step, first=config.first, count=config.count, with_pieces=config.pieces))
+    return 0
+
+
+def _show(texts: list[str]) -> None:
     try:
         print("\n\n".join(texts), flush=True)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flushes in silence
-    return 0
 
 
 def run_pretrain(config: PretrainConfig) -> int:
@@ -309,6 +324,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "pretrain": run_pretrain,
     "doctor": run_doctor,
     "plan": run_plan,
+    "batch": run_batch,
     "evaluate": run_evaluate,
     "export": run_export,
     "push": run_push,

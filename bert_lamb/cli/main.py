@@ -27,6 +27,7 @@ SUMMARIES = {
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
     "doctor": "a machine, or a cluster under a launcher, examined before a run; takes the words of pretrain",
     "plan": "memory, time, energy and cost of a run on given GPUs; takes the words of pretrain",
+    "batch": "the texts and masks of any step of a run; the order of an epoch as a file",
     "evaluate": "masked-LM loss and accuracy of any BERT on any shards",
     "export": "a checkpoint -> a folder that transformers loads",
     "push": "a model folder -> the Hugging Face hub (dry_run=true: what would be sent)",
@@ -42,6 +43,7 @@ STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue")  # upon a signal, with a chec
 PRINT_THEIR_RESULT = {
     "doctor",
     "plan",
+    "batch",
     "inspect",
     "verify",
     "score",

@@ -24,7 +24,7 @@ from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
 from bert_lamb.config.paths import settle_texts
 from bert_lamb.config.plan import PlanConfig, check_plan
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
-from bert_lamb.config.results import ExportConfig, PushConfig, ReportConfig
+from bert_lamb.config.results import BatchConfig, ExportConfig, PushConfig, ReportConfig, check_batch
 from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig, check_ask, check_score, check_squad
 from bert_lamb.errors import UserError, UserErrors
@@ -39,6 +39,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "pretrain": PretrainConfig,
     "doctor": DoctorConfig,
     "plan": PlanConfig,
+    "batch": BatchConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
     "push": PushConfig,
@@ -174,6 +175,7 @@ CHECKS: dict[str, Any] = {
     "pretrain": check_pretrain,
     "doctor": check_doctor,
     "plan": check_plan,
+    "batch": check_batch,
     "evaluate": check_evaluate,
     "export": no_checks,
     "push": no_checks,

@@ -75,6 +75,9 @@ JOBS: dict[str, Job] = {
         "out",
         sealed=("seq16/train*.arrow", "seq16/held*.arrow", "vocab.txt"),
     ),
+    "batch": Job(
+        ("batch", "run_dir=run", "step=1"), ("shards", "run"), breaks=("run/config.yaml", "run/metrics.jsonl")
+    ),
     "resume": Job(
         pretrain_words("run_dir=run", "if_exists=resume"),
         ("shards", "run"),
