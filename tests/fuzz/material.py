@@ -75,6 +75,12 @@ JOBS: dict[str, Job] = {
         "out",
         sealed=("seq16/train*.arrow", "seq16/held*.arrow", "vocab.txt"),
     ),
+    "plan": Job(
+        ("plan", *TINY, *ONE_PROCESS, "planner.gpu=cpu", "planner.gpus=1", "shards=shards", "output=plan.json"),
+        ("shards",),
+        "plan.json",
+        breaks=("shards/manifest.json",),
+    ),
     "batch": Job(
         ("batch", "run_dir=run", "step=1"), ("shards", "run"), breaks=("run/config.yaml", "run/metrics.jsonl")
     ),

@@ -304,7 +304,7 @@ def test_a_report_is_written_beside_its_run_only(root, tmp_path, capsys):
     run = shutil.copytree(root / "run", tmp_path / "run")
     for _ in range(2):
         assert cli.main(["report", f"run_dir={run}"]) == 0
-    assert json.loads((run / "report.json").read_text())["num_steps"] == 4
+    assert json.loads((run / "report.json").read_text())["num_steps"] == 5
     (tmp_path / "mine").mkdir()
     assert cli.main(["report", f"run_dir={tmp_path / 'mine'}"]) == 2
     assert not any((tmp_path / "mine").iterdir())
