@@ -17,7 +17,8 @@ from bert_lamb.data.batches import MaskedInstances, masked_instances
 from bert_lamb.engine.build import RuntimeSettings
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import appearing_whole
-from bert_lamb.outputs.read_back import read_text
+from bert_lamb.outputs.metrics import error_in
+from bert_lamb.outputs.read_back import NOT_AS_WRITTEN, read_text
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE
 from bert_lamb.pretraining.admission import Phase, admit_phases
 from bert_lamb.pretraining.command import recipe_of
@@ -25,6 +26,7 @@ from bert_lamb.sampling.sampler import global_batch, instances_at
 from bert_lamb.shards.inspect import CONTINUATION, Entries, read_entries
 
 INSTANCES_AT_ONCE = 1 << 20
+RESTORE = "restore the file as the run wrote it"
 FIX = "name the run_dir of `bert-lamb pretrain`"
 
 
@@ -39,16 +41,18 @@ class TrainedOn:
     def number_of(self, step: int) -> int:
         """The global batch of an optimizer step: its own number, and what a rollback before it has passed over."""
         metrics = self.run_dir / METRICS_FILE
-        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        text = read_text(metrics, expected="the metrics of a run", fix=RESTORE) if metrics.exists() else ""
         skipped = 0
-        for line in lines:
+        for line in text.splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:  # cut short by a kill
+            except NOT_AS_WRITTEN:  # cut short by a kill
                 continue
-            is_rollback = record.get("kind") == "rollback" and record.get("phase") == self.phase.stage.name
-            if is_rollback and record["step"] < step:
-                skipped = record["batches_skipped"]
+            if isinstance(record, dict) and record.get("kind") == "rollback":
+                if wrong := error_in("rollback", record):
+                    raise UserError(found=f"{wrong} in {metrics}", expected="the metrics of a run", fix=RESTORE)
+                if record.get("phase") == self.phase.stage.name and record.get("step", step) < step:
+                    skipped = record["batches_skipped"]
         return step + int(skipped)
 
 

@@ -19,7 +19,7 @@ GOOGLE = CHECKOUT / "tests" / "checkpoint" / "importing" / "google"
 TINY = (
     *("recipe=demo", "~phases.phase2", "model.num_layers=1", "model.hidden_size=16", "model.num_heads=2"),
     *("model.intermediate_size=16", "phases.phase1.max_seq_length=16", "phases.phase1.max_predictions_per_seq=3"),
-    *("phases.phase1.global_batch_size=4", "phases.phase1.total_steps=1", "evaluation.max_instances=4"),
+    *("phases.phase1.global_batch_size=4", "phases.phase1.total_steps=2", "evaluation.max_instances=4"),
     *("evaluation.micro_batch_size=4", "logging.trust_ratio_interval_steps=1"),
 )
 ONE_PROCESS = ("runtime.engine=torch", "runtime.device=cpu", "runtime.precision=fp32", "runtime.peak_tflops=1")

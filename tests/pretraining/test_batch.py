@@ -129,6 +129,19 @@ def test_what_is_refused(run, capsys, words, said):
     assert said in lines[0]
 
 
+@pytest.mark.parametrize("line", [b"\xff\xfe\n", b'{"kind": "rollback", "phase": "phase1", "step": 0}\n'])
+def test_metrics_that_are_damaged(run, capsys, line):
+    folder, _ = run
+    metrics = folder / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole + line)
+    try:
+        assert cli.main(["batch", f"run_dir={folder}"]) == 2
+    finally:
+        metrics.write_bytes(whole)
+    assert "metrics.jsonl" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [None, "a: [", "[]", "phases: {}", "seed: 1"])
 def test_what_is_no_run(tmp_path, capsys, content):
     if content is not None:
