@@ -38,8 +38,10 @@ def lost_rank_of(case: str) -> int:
 
 
 def rank_of(case: str, rank: int) -> None:
-    # Time to meet, on a machine with other work; the groups are bounded after that.
+    # Time to meet, on a machine with other work; what is bounded is bounded after that.
     join_process_group(this_process(device="cpu", num_threads=1, timeout_seconds=120))
+    assert heartbeat._here is not None
+    heartbeat._here.timeout_seconds = TIMEOUT_SECONDS
     made_by_a_library = torch.distributed.new_group(list(range(WORLD_SIZE)))
     bound_every_wait(this_process(device="cpu", num_threads=1, timeout_seconds=TIMEOUT_SECONDS))
     values = torch.ones(2)
