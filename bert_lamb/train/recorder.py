@@ -100,16 +100,18 @@ class Recorder:
                 step=position.step if position else -1,
             )
 
-    def roll_back(self, stage: Stage, stages: Sequence[Stage], position: Position, spike: Spike) -> None:
-        """Say that the run goes on at `position` of the stage, and forget what came after it."""
+    def roll_back(self, stages: Sequence[Stage], position: Position, spike: Spike) -> None:
+        """Say that the run goes on at `position`, and forget what came after it."""
         if self.is_main:
+            stage = next(stage for stage in stages if stage.name == position.phase)
             self.end_stage()
             self.forget_after(position, stages)
             self.write(
                 stage, position.step, "rollback", spike_step=spike.step, batches_skipped=position.batches_skipped
             )
-            line = f"rollback to {stage.name} step {position.step:,}, past the batches up to step {spike.step:,}'s"
-            print(f"{line}: found {spike.found}", file=sys.stderr, flush=True)
+            line = f"rollback to {stage.name} step {position.step:,}"
+            past = f", past the batches up to step {spike.step:,}'s" if position.batches_skipped else ""
+            print(f"{line}{past}: found {spike.found}", file=sys.stderr, flush=True)
 
     def start_stage(self, stage: Stage, position: Position, engine: Engine) -> None:
         if not self.is_main:

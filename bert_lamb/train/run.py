@@ -117,8 +117,8 @@ def train(
             engine.close()
             del engine, task
             checkpoint = newest_whole(run_dir, names, process, until=(stage.name, spike.calm_step))
-            position = past(spike, position, checkpoint.position if checkpoint else start, stage)
-            recorder.roll_back(stage, stages, position, spike)
+            position = past(spike, position, checkpoint.position if checkpoint else start, stages)
+            recorder.roll_back(stages, position, spike)
             continue
         engine.close()
         del engine, task
@@ -135,16 +135,21 @@ def train(
     return checkpoint
 
 
-def past(spike: Spike, interrupted: Position, checkpoint: Position, stage: Stage) -> Position:
+def past(spike: Spike, interrupted: Position, checkpoint: Position, stages: Sequence[Stage]) -> Position:
     """Where a run goes on after a spike: at the checkpoint's step, with the batches up to the spike passed over.
 
-    interrupted: of the training that met it. A checkpoint of the stage before stands for the stage's first step.
+    interrupted: of the training that met it. The end of the stage before stands for the stage's first step; from
+    further back, where later checkpoints are lost, the run comes to these batches again.
     """
+    num_rollbacks = interrupted.num_rollbacks + 1
+    stage = next_stage(stages, checkpoint)
+    if stage is None or stage.name != interrupted.phase:
+        return replace(checkpoint, num_rollbacks=num_rollbacks)
     at = checkpoint
     if checkpoint.phase != stage.name:
         at = hand_over(checkpoint, next_phase=stage.name, keeps_count=stage.continues_curve)
     skipped = interrupted.batches_skipped + spike.step - at.step
-    return replace(at, batches_skipped=skipped, num_rollbacks=interrupted.num_rollbacks + 1)
+    return replace(at, batches_skipped=skipped, num_rollbacks=num_rollbacks)
 
 
 def stopped(spike: Spike, run_dir: RunDir, stage: Stage) -> UserError:

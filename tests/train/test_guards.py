@@ -21,7 +21,10 @@ from bert_lamb.outputs.run_dir import RunDir
 from bert_lamb.pretraining.task import PretrainingTask
 from bert_lamb.report.metrics import read_metrics
 from bert_lamb.train.guards import Guard, Spike
+from bert_lamb.train.run import past
+from bert_lamb.train.schedule import Schedule
 from bert_lamb.train.settings import GuardSettings
+from bert_lamb.train.task import Stage
 from tests.pretraining.test_pretrain import assert_same_bits, run_here
 from tests.synthetic import make_shards
 
@@ -185,6 +188,23 @@ def test_a_run_goes_back_and_past_the_batches(shards, tmp_path, numbered, monkey
     truth = run_here(shards, tmp_path / "truth", *GUARDS, *LENGTH)
     truth.position = replace(truth.position, batches_skipped=2, num_rollbacks=1)
     assert_same_bits(truth, found)
+
+
+def test_where_a_run_goes_on():
+    """From its own stage, from the end of the one before, and from further back, where the rest is done again."""
+    stages = [
+        Stage(name, index, plan=None, schedule=Schedule(9, 1.0, 0.0), num_instances=1)
+        for index, name in enumerate(("phase1", "phase2"))
+    ]
+    spike = Spike(found="f", expected="e", fix="x")
+    spike.step = 7
+    met = Position("phase2", 2, 2, batches_skipped=3, num_rollbacks=1)
+    own = past(spike, met, Position("phase2", 4, 4), stages)
+    assert own == Position("phase2", 4, 4, batches_skipped=6, num_rollbacks=2)
+    before = past(spike, met, Position("phase1", 9, 9), stages)
+    assert before == Position("phase2", 0, 0, batches_skipped=10, num_rollbacks=2)
+    further = past(spike, met, Position("phase1", 5, 5), stages)
+    assert further == Position("phase1", 5, 5, num_rollbacks=2)
 
 
 def test_a_run_does_not_go_back_for_ever(shards, tmp_path, numbered):
