@@ -18,7 +18,7 @@ def keep_mask(like: Tensor, p: float) -> Tensor:
     return mask
 
 
-@torch.library.custom_op("bert_lamb::keep_mask", mutates_args=(), tags=torch.Tag.nondeterministic_seeded)
+@torch.library.custom_op("bert_lamb::keep_mask", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def _keep_mask(like: Tensor, p: float) -> Tensor:
     """An operator of its own, so that torch.compile leaves it as it is."""
     num_dropped = round(p * LEVELS)

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can show, in one call of less than ten minutes: the tests that need one, then each benchmark.
-#   scripts/bench/gpu_all.sh [FOLDER]     default: gpu_results
+#   scripts/bench/gpu_all.sh [FOLDER [PART...]]     default: gpu_results, and all parts
+# Parts: tests (those that need a GPU), kernels (the fused optimizers' tests, compiled and not interpreted), lamb_step,
+# train_step, plan (planner.measure=true), batch_32k (steps of the paper's batch by `bert-lamb pretrain`).
 # FOLDER gets environment.txt, a log of each part, what the benchmarks write, and table.txt, which is printed last.
 # A part that fails or takes too long is said in the table, and the next one runs. Exit status: 0 all passed, 1 some did
 # not, 2 nothing was started. TOTAL_SECONDS=N (default 570) is the time for all of it, PYTHON the interpreter, SHARDS a
-# folder with rows for train_step, which makes random ones without it.
+# folder with rows for train_step, which makes random ones without it, and for batch_32k, which is left out without it.
 set -euo pipefail
 folder=${1:-gpu_results}
+parts=" ${*:2} "
 python=${PYTHON:-python}
 total_seconds=${TOTAL_SECONDS:-570}
 
@@ -44,6 +47,9 @@ num_failed=0
 run() {
     local name=$1 limit=$2 begun=$SECONDS status=0 outcome left
     shift 2
+    if [ "$parts" != "  " ] && [[ "$parts" != *" $name "* ]]; then
+        return
+    fi
     left=$((total_seconds - (SECONDS - started_at)))
     if [ "$left" -lt 2 ]; then
         note "$name" "no time left" 0 "TOTAL_SECONDS=$total_seconds"
@@ -64,9 +70,17 @@ note() {
     rows+=("$(printf '%-20s %-14s %7s  %s' "$1" "$2" "$3" "$4")")
 }
 
-run tests 200 "$python" -m pytest -m gpu -p no:cacheprovider
-run lamb_step 130 "$python" scripts/bench/lamb_step --out "$folder/lamb_step.json"
-run train_step 220 "$python" scripts/bench/train_step --preset gpu --out "$folder/train_step.json" ${SHARDS:+--shards "$SHARDS"}
+train_step=(scripts/bench/train_step --preset gpu --models bert_large)
+phases=(phases.phase1.total_steps=2 phases.phase2.total_steps=2 phases.phase2.global_batch_size=4096)
+run tests 130 "$python" -m pytest -m gpu -p no:cacheprovider
+run kernels 60 "$python" -m pytest -p no:cacheprovider tests/optim/test_optim_fused.py
+run lamb_step 80 "$python" scripts/bench/lamb_step --out "$folder/lamb_step.json"
+run train_step 190 "$python" "${train_step[@]}" --out "$folder/train_step.json" ${SHARDS:+--shards "$SHARDS"}
+run plan 30 "$python" -m bert_lamb plan recipe=lamb_32k planner.gpus=1 planner.measure=true output="$folder/plan.json"
+if [ -n "${SHARDS:-}" ]; then
+    run batch_32k 75 "$python" -m bert_lamb pretrain recipe=lamb_32k "${phases[@]}" shards="$SHARDS" \
+        run_dir="$folder/batch_32k" checkpoint.interval_minutes=0
+fi
 
 {
     printf '%-20s %-14s %7s  %s\n' part outcome seconds "last line"

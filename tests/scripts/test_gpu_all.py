@@ -14,7 +14,7 @@ SCRIPT = CHECKOUT / "scripts" / "bench" / "gpu_all.sh"
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
 *cuda.is_available*) exit ${NO_GPU:-0} ;;
-"-m pytest "*) echo "$*"; echo; echo "1 failed, 2 passed"; exit 1 ;;
+"-m pytest -m gpu"*) echo "$*"; echo; echo "1 failed, 2 passed"; exit 1 ;;
 *lamb_step*) [ -z "$HANG" ] || { sleep 60 & wait; } ;;
 esac
 echo "$*"
@@ -70,14 +70,22 @@ def test_a_part_that_fails_does_not_end_the_others(call, tmp_path):
     assert ended.returncode == 1
     rows, folder = rows_of(ended), tmp_path / "results"
     train_step = rows.pop("train_step")
-    assert rows == {"tests": "failed (1)", "lamb_step": "passed"}
+    assert rows == {"tests": "failed (1)", "kernels": "passed", "lamb_step": "passed", "plan": "passed"}
     assert "1 failed, 2 passed" in ended.stdout
     assert (folder / "table.txt").read_text() == ended.stdout
     assert "-m pytest -m gpu" in (folder / "tests.log").read_text()
     assert (folder / "lamb_step.log").read_text() == f"scripts/bench/lamb_step --out {folder}/lamb_step.json\n"
     assert (folder / "environment.txt").stat().st_size > 0
-    words = f"scripts/bench/train_step --preset gpu --out {folder}/train_step.json\n"
+    words = f"scripts/bench/train_step --preset gpu --models bert_large --out {folder}/train_step.json\n"
     assert (train_step, (folder / "train_step.log").read_text()) == ("passed", words)
+
+
+def test_parts_by_name_and_those_that_need_rows(call, tmp_path):
+    ended = call("results", "batch_32k", "kernels", SHARDS="/rows")
+    assert rows_of(ended) == {"kernels": "passed", "batch_32k": "passed"}
+    command = (tmp_path / "results" / "batch_32k.log").read_text()
+    assert command.startswith("-m bert_lamb pretrain recipe=lamb_32k ")
+    assert " shards=/rows " in command
 
 
 def test_a_part_that_hangs_is_stopped(call):
@@ -92,5 +100,5 @@ def test_a_part_that_hangs_is_stopped(call):
 def test_the_limits_fit_into_ten_minutes():
     words = [line.split() for line in SCRIPT.read_text().splitlines()]
     limits = [int(line[2]) for line in words if line[:1] == ["run"]]
-    assert len(limits) == 3
+    assert len(limits) == 6
     assert sum(limits) < 570

@@ -99,8 +99,8 @@ def run(settings: argparse.Namespace) -> None:
                         accumulation=settings.accumulation,
                     )
                     results.append(measure(workload, process, settings, model))
-    result = {**about, "workloads": results}
-    write_result(settings.out, result)
+                    result = {**about, "workloads": results}
+                    write_result(settings.out, result)  # what there is, should a later one end it
     print(report(result))
 
 

@@ -82,6 +82,13 @@ def test_eight_questions_are_learnt_by_heart(config):
     assert page.count("<article ") == 8
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+def test_they_are_learnt_on_a_gpu(config, precision):
+    result = squad(replace(config, runtime=replace(config.runtime, device="cuda", precision=precision)))
+    assert (result["exact_match"], result["f1"]) == (100, 100)
+
+
 def test_the_saved_model_predicts_the_same_in_transformers_and_without_training(config):
     """n-best logits against transformers run directly, on pairs encoded by its own tokenizer call; fp32 rounding."""
     squad(replace(config, num_epochs=2.0))
