@@ -1,4 +1,4 @@
-"""`bert-lamb pretrain` on one GPU: every engine and precision learns what a CPU learns, and goes on where it was killed.
+"""`bert-lamb pretrain` on one GPU: each engine and precision learns what a CPU learns, and goes on where it was killed.
 
 Truth: one process in fp32 on the CPU, same rows, no dropout. The runs are programs, several at once on the GPU.
 """
