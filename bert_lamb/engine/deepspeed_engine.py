@@ -3,6 +3,8 @@
 import gc
 import math
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -41,7 +43,8 @@ class DeepSpeedEngine:
         is_fp32 = not any(json.get(key, {}).get("enabled") for key in ("bf16", "fp16"))
         # DeepSpeed makes the masters of weights that it has cast already.
         exact = {} if is_fp32 else {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
-        self._engine, self._zero, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=json)
+        with redirect_stdout(StringIO()):  # in bf16 it prints the memory of the device, ten times
+            self._engine, self._zero, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=json)
         self._has_dynamic_scale = self._engine.fp16_enabled() and bool(self._zero.loss_scaler.dynamic)
         if self._has_dynamic_scale:
             self._zero.loss_scaler.raise_error_at_min_scale = False  # the loop stops there, and says more

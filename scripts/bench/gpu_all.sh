@@ -70,13 +70,13 @@ note() {
     rows+=("$(printf '%-20s %-14s %7s  %s' "$1" "$2" "$3" "$4")")
 }
 
-train_step=(scripts/bench/train_step --preset gpu --models bert_large)
+train_step=(scripts/bench/train_step --preset gpu --models bert_large --rounds 6)
 phases=(phases.phase1.total_steps=2 phases.phase2.total_steps=2 phases.phase2.global_batch_size=4096)
-run tests 130 "$python" -m pytest -m gpu -p no:cacheprovider
+run tests 120 "$python" -m pytest -m gpu -p no:cacheprovider
 run kernels 60 "$python" -m pytest -p no:cacheprovider tests/optim/test_optim_fused.py
-run lamb_step 80 "$python" scripts/bench/lamb_step --out "$folder/lamb_step.json"
-run train_step 190 "$python" "${train_step[@]}" --out "$folder/train_step.json" ${SHARDS:+--shards "$SHARDS"}
-run plan 30 "$python" -m bert_lamb plan recipe=lamb_32k planner.gpus=1 planner.measure=true output="$folder/plan.json"
+run lamb_step 60 "$python" scripts/bench/lamb_step --out "$folder/lamb_step.json" --repeats 10
+run train_step 225 "$python" "${train_step[@]}" --out "$folder/train_step.json" ${SHARDS:+--shards "$SHARDS"}
+run plan 25 "$python" -m bert_lamb plan recipe=lamb_32k planner.gpus=1 planner.measure=true output="$folder/plan.json"
 if [ -n "${SHARDS:-}" ]; then
     run batch_32k 75 "$python" -m bert_lamb pretrain recipe=lamb_32k "${phases[@]}" shards="$SHARDS" \
         run_dir="$folder/batch_32k" checkpoint.interval_minutes=0

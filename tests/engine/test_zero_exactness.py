@@ -204,6 +204,7 @@ def trained(tmp_path_factory):
         (out / "cases.json").write_text(json.dumps(cases))
         finished = run_ranks(world_size, "tests/engine/zero_worker.py", str(out), str(out / "cases.json"), timeout=900)
         assert finished.returncode == 0, finished.stdout[-4000:]
+        assert "Max_MA" not in finished.stdout  # DeepSpeed's account of the memory
         return {case["name"]: Checkpoint(out / case["name"]) for case in cases}
 
     return of_world_size

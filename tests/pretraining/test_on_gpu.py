@@ -89,7 +89,7 @@ def runs(tmp_path_factory):
         run_dir = folder / name.replace(" ", "-").replace(",", "")
         return run_dir, pretrain(shards, run_dir, "model.dropout=0", *words)
 
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(12) as pool:
         names = ["cpu", *RUNS]
         return dict(zip(names, pool.map(start, names), strict=True))
 

@@ -74,9 +74,11 @@ def test_a_part_that_fails_does_not_end_the_others(call, tmp_path):
     assert "1 failed, 2 passed" in ended.stdout
     assert (folder / "table.txt").read_text() == ended.stdout
     assert "-m pytest -m gpu" in (folder / "tests.log").read_text()
-    assert (folder / "lamb_step.log").read_text() == f"scripts/bench/lamb_step --out {folder}/lamb_step.json\n"
+    assert (
+        folder / "lamb_step.log"
+    ).read_text() == f"scripts/bench/lamb_step --out {folder}/lamb_step.json --repeats 10\n"
     assert (folder / "environment.txt").stat().st_size > 0
-    words = f"scripts/bench/train_step --preset gpu --models bert_large --out {folder}/train_step.json\n"
+    words = f"scripts/bench/train_step --preset gpu --models bert_large --rounds 6 --out {folder}/train_step.json\n"
     assert (train_step, (folder / "train_step.log").read_text()) == ("passed", words)
 
 

@@ -59,6 +59,7 @@ CANDIDATES: dict[str, Callable[..., Any]] = {
     "ours, compiled": partial(Ours, settings=Settings(compile="layers")),
     "ours, LAMB": partial(Ours, settings=Settings(optimizer=LAMB)),
     "ours, LAMB, ZeRO 1": partial(Ours, settings=Settings(engine="deepspeed", optimizer=LAMB)),
+    "ours, LAMB, fsdp": partial(Ours, settings=Settings(engine="fsdp", optimizer=LAMB)),
 }
 REFERENCE = "transformers Trainer"
 MODELS = ("small", *sorted(file.stem for file in (CHECKOUT / "conf" / "model").glob("*.yaml")))
@@ -80,7 +81,7 @@ def run(settings: argparse.Namespace) -> None:
     about["ceiling"] = matrix_product_flops(process.device, settings.precision)
     results = []
     with ExitStack() as held:
-        if any("ZeRO" in name for name in settings.candidates):
+        if any(name.endswith(("ZeRO 1", "fsdp")) for name in settings.candidates):
             held.enter_context(process_group(process))
         folders = settings.shards
         if folders is None:
