@@ -39,7 +39,8 @@ class RuntimeConfig:
     precision: Precision = Precision.bf16
     # auto; varlen: no padding is computed; sdpa, eager: transformers' own, on rows padded to the stage's length.
     attention: Attention = Attention.auto
-    compile: bool | str = False  # false, layers or model: what torch.compile takes; not with ZeRO stage 3
+    # What torch.compile takes: false, layers or model, not with ZeRO stage 3; auto: layers on a GPU in half precision.
+    compile: bool | str = False
     activation_checkpointing: bool = False  # layers are computed again in the backward pass: less memory, more time
     tf32: bool = False  # matrix products of precision fp32 on a GPU keep 10 bits of mantissa
     zero_stage: int = 1  # 0..3, deepspeed only
@@ -68,13 +69,16 @@ def check_runtime(runtime: RuntimeConfig) -> Complaints:
     counts = ("num_threads", "micro_batch_tokens", "peak_tflops")
     check_if_positive(complaints, "runtime.", runtime, *counts, "collective_timeout_seconds", "stop_after_minutes")
     complaints.unless(
-        runtime.compile in (False, "layers", "model"), "runtime.compile", runtime.compile, "false, layers or model"
-    )
-    complaints.unless(
-        not (runtime.compile and is_deepspeed and runtime.zero_stage == 3),
+        runtime.compile in (False, AUTO, "layers", "model"),
         "runtime.compile",
         runtime.compile,
-        "false in ZeRO stage 3, which gathers weights module by module",
+        "false, auto, layers or model",
+    )
+    complaints.unless(
+        not (runtime.compile not in (False, AUTO) and is_deepspeed and runtime.zero_stage == 3),
+        "runtime.compile",
+        runtime.compile,
+        "false or auto in ZeRO stage 3, which gathers weights module by module",
     )
     check_if_counts_from_zero(complaints, "runtime.", runtime, "loader_workers", "profile")
     complaints.unless(runtime.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", runtime.zero_stage, "0, 1, 2 or 3")

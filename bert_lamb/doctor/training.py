@@ -154,7 +154,7 @@ def collect_step(examination: Examination) -> Callable[[], dict[str, Any]]:
     check_engine(runtime.engine, process)
     check_kernels(recipe.optimizer.implementation, runtime, process)
     check_overrides(runtime.deepspeed_overrides)
-    execution = choose_execution(process.device, **runtime.of_model())
+    execution = choose_execution(process.device, **runtime.of_model(process.device.type))
     _, rows, length, predictions = step_shape(examination)
     if process.device.type == "cpu":
         rows = max(1, min(rows, CPU_STEP_TOKENS // length))

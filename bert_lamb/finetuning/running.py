@@ -82,7 +82,7 @@ class FineTuningRun:
             check_tracker(name=settings.tracker.name, mode=settings.tracker.mode)
         check_kernels(settings.optimizer.implementation, runtime, self.process)
         check_overrides(runtime.deepspeed_overrides)
-        return choose_execution(self.process.device, **runtime.of_model())
+        return choose_execution(self.process.device, **runtime.of_model(self.process.device.type))
 
     def finished(
         self,

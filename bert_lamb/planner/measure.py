@@ -54,7 +54,7 @@ def micro_step(run: Run, model: dict[str, Any], phase: PlannedPhase, device: tor
     """(seconds of forward and backward, their FLOPs)."""
     runtime = run.runtime
     rows = max(1, TOKENS[device.type] // phase.max_seq_length)
-    execution = choose_execution(device, **runtime.of_model())
+    execution = choose_execution(device, **runtime.of_model(device.type))
     config = bert_config(vocab_size=run.sizes.vocab_size, pad_token_id=0, **model)
     bert: nn.Module = BertPretrainingModel(config, seed=0, execution=execution)
     is_autocast = runtime.engine == "torch" and runtime.precision != "fp32"

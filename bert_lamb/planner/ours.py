@@ -64,10 +64,13 @@ def compute_efficiency(gpu: Gpu, precision: str, efficiencies: Efficiencies) -> 
 def method_of(runtime: RuntimeSettings, *, optimizer: str, num_layers: int, gpu: Gpu, is_measured: bool) -> Method:
     """is_measured: compute efficiency is of a whole micro-step, so what is between products is in it; so on a CPU."""
     is_inside = is_measured or gpu.is_cpu
+    units = SEPARATE if runtime.compiled_on("cpu" if gpu.is_cpu else "cuda") is None else FUSED
     width = 2 if runtime.precision == "fp32" else 1
     is_bf16_optimizer = runtime.engine == "deepspeed" and runtime.precision == "bf16"
     return Method(
-        elementwise_units=0.0 if is_inside else width * (FUSED if runtime.compile else SEPARATE),
+        elementwise_units=0.0
+        if is_inside
+        else width * units,
         score_bytes=NO_SCORES,
         accumulation_bytes=0.0 if is_measured else BF16_ACCUMULATION if is_bf16_optimizer else ACCUMULATION,
         optimizer_bytes=optimizer_bytes(optimizer, has_copy=runtime.precision != "fp32"),

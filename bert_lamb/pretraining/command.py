@@ -75,7 +75,7 @@ def pretrain(config: PretrainConfig) -> None:
                 check_tracker(name=tracker.name, mode=tracker.mode)
             check_kernels(recipe.optimizer.implementation, runtime, process)
             check_overrides(runtime.deepspeed_overrides)
-            execution = choose_execution(process.device, **runtime.of_model())
+            execution = choose_execution(process.device, **runtime.of_model(process.device.type))
             phases = admit_phases(recipe, runtime, world_size=process.world_size)
             initial: InitialWeights | None = None
             if config.initial_weights is not None:

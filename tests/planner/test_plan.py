@@ -67,7 +67,7 @@ def test_a_step_by_hand():
     flops = 512 * 3 * (24 * (24 * 1024**2 * 128 + 4 * 128**2 * 1024) + masked * 2 * (1024**2 + 1024 * 30_528))
     flops += 512 * 3 * 2 * (1024**2 + 2 * 1024)
     assert parts["products"] == pytest.approx(flops / (989.4e12 * 0.5), rel=1e-6)
-    assert parts["elementwise"] == pytest.approx(142 * 1024 * 24 * 512 * 128 / memory)
+    assert parts["elementwise"] == pytest.approx(88 * 1024 * 24 * 512 * 128 / memory)
     assert parts["scores"] == 0
     assert parts["accumulation"] == pytest.approx(2 * 26 * N / memory)
     assert parts["host"] == 0

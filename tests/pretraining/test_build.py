@@ -153,7 +153,24 @@ def test_a_micro_batch_in_tokens_in_sequences_or_both():
 )
 def test_how_the_model_is_computed(overrides, expected):
     """On a CPU."""
-    assert choose_execution(torch.device("cpu"), **settings(*overrides)[1].of_model()) == expected
+    assert choose_execution(torch.device("cpu"), **settings(*overrides)[1].of_model("cpu")) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("runtime=gpu", ("layers", None)),
+        ("runtime=gpu runtime.engine=fsdp", ("layers", None)),
+        ("runtime=gpu runtime.zero_stage=3", (None, None)),
+        ("runtime=gpu runtime.precision=fp32", (None, None)),
+        ("runtime=gpu runtime.compile=false", (None, None)),
+        ("runtime=gpu runtime.compile=model", ("model", "model")),
+        ("runtime=cpu", (None, None)),
+    ],
+)
+def test_what_is_compiled_on_a_gpu_and_on_a_cpu(words, expected):
+    runtime = settings(*words.split())[1]
+    assert (runtime.compiled_on("cuda"), runtime.compiled_on("cpu")) == expected
 
 
 @pytest.mark.parametrize(

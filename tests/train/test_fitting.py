@@ -45,7 +45,7 @@ def trial_of(shards, *overrides):
     plain = to_plain(compose("pretrain", [*SMALL, f"shards={shards}", "run_dir=unused", *overrides]))
     recipe, runtime = recipe_of(plain), RuntimeSettings(**plain["runtime"])
     (phase,) = admit_phases(recipe, runtime, world_size=1)
-    return trial(recipe, choose_execution(HERE.device, **runtime.of_model()), phase), runtime
+    return trial(recipe, choose_execution(HERE.device, **runtime.of_model(HERE.device.type)), phase), runtime
 
 
 @given(

