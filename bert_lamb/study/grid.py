@@ -91,13 +91,13 @@ def known_cells(variants: Iterable[Variant], seeds: list[int], results: Mapping[
     """Every cell that the results so far ask for, in the order in which they run.
 
     The first seed comes first, so that a study which is cut short has all of its lines: within it what is tuned at one
-    batch, then the batches from small to large.
+    batch, then the batches as they are listed.
     """
     variants = list(variants)
     for variant in variants:
         if variant.tune and variant.tune_at is not None:
             yield from (Cell(variant, choice, variant.tune_at, seeds[0]) for choice in variant.choices())
-    batches = sorted({batch for variant in variants for batch in variant.batches})
+    batches = dict.fromkeys(batch for variant in variants for batch in variant.batches)
     for seed in seeds:
         for batch in batches:
             for variant in variants:
