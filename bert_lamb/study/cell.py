@@ -15,6 +15,7 @@ from bert_lamb.config.study import StudyConfig
 from bert_lamb.engine.place import place_in
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import CHECKPOINTS
 from bert_lamb.pretraining.command import pretrain
 from bert_lamb.study.definition import CELLS, Composer, result_file, variants_of, words_of
@@ -29,7 +30,7 @@ def run_cell(config: StudyConfig, composed: Composer) -> None:
     composed: the typed configuration of words. Raises what `pretrain` raises, but for a run that diverged, which is a
     result.
     """
-    cells = {cell.name: cell for cell in all_cells(variants_of(config.study), config.study.seeds)}
+    cells = {cell.name: cell for cell in all_cells(variants_of(to_plain(config.study)), config.study.seeds)}
     if config.study.cell not in cells:
         raise UserError(
             found=f"study.cell={config.study.cell}", expected=f"one of {', '.join(cells)}", fix="set study.cell"

@@ -4,6 +4,7 @@ RUN/config.yaml, outcome.json, versions.json, lock   as of every run
 RUN/cells/NAME, RUN/results/NAME.json                cell.py
 RUN/logs/NAME.log                                    what each run printed
 RUN/study.json                                       definition and results; written after every run
+RUN/table.md, figure.svg, study.html                 drawing.py: what study.json says; drawn with it
 """
 
 import json
@@ -29,13 +30,15 @@ from bert_lamb.study.definition import (
     variants_of,
     words_of,
 )
+from bert_lamb.study.drawing import FIGURE_FILE, PAGE_FILE, TABLE_FILE, draw
 from bert_lamb.study.grid import Cell, all_cells, known_cells
 from bert_lamb.study.processes import Launcher, run_all
 from bert_lamb.train.run import STOPPED_BY_SIGNAL
 from bert_lamb.train.stop import stop_on_signals
 
 STUDY_JSON, LOGS = "study.json", "logs"
-STUDY = RunKind("a study", mark="study", results=frozenset({CELLS, RESULTS, LOGS, STUDY_JSON}))
+DRAWN = {TABLE_FILE, FIGURE_FILE, PAGE_FILE}
+STUDY = RunKind("a study", mark="study", results=frozenset({CELLS, RESULTS, LOGS, STUDY_JSON, *DRAWN}))
 
 
 def study(config: StudyConfig, composed: Composer) -> None:
@@ -44,7 +47,7 @@ def study(config: StudyConfig, composed: Composer) -> None:
     composed: the typed configuration of words. Exits with STOPPED_BY_SIGNAL when a signal asks.
     """
     root, settings = Path(config.run_dir), config.study
-    run_dir, variants = RunDir(root, STUDY), variants_of(settings)
+    run_dir, variants = RunDir(root, STUDY), variants_of(to_plain(settings))
     outcome = outcome_of(config)
     cells = list(all_cells(variants, settings.seeds))
     run_dir.decide(config.if_exists.value)
@@ -78,7 +81,8 @@ def study(config: StudyConfig, composed: Composer) -> None:
         launcher = Launcher(words, settings.launch, root / LOGS, threads)
         print(f"study    {root}: {len(results)} runs done, of {total} at most", flush=True)
         is_done = run_all(next_cell, launcher, at_once=settings.parallel_runs, stop=stop, done=done)
-        write_study(root, outcome, results)
+        table = write_study(root, outcome, results)
+    print(f"\n{table}\n{root / PAGE_FILE}")
     if not is_done:
         print("stopped; call it again to continue", file=sys.stderr)
         sys.exit(STOPPED_BY_SIGNAL)
@@ -90,7 +94,12 @@ def results_in(root: Path, cells: list[Cell]) -> dict[str, Any]:
     return {name: result for name, result in read.items() if result is not None}
 
 
-def write_study(root: Path, outcome: dict[str, Any], results: dict[str, Any]) -> None:
-    """study.json: the same bytes whatever the order in which the runs ended."""
+def write_study(root: Path, outcome: dict[str, Any], results: dict[str, Any]) -> str:
+    """study.json and what is drawn from it, of which it returns the table.
+
+    The same bytes whatever the order in which the runs ended, and however often they were interrupted.
+    """
     content = {"definition": outcome, "results": dict(sorted(results.items()))}
-    write_atomically(root / STUDY_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(root / STUDY_JSON, text)
+    return draw(json.loads(text), root)

@@ -1,11 +1,11 @@
-"""From the configuration of a study to its variants, to the words of a run, and to what a study must be continued with."""
+"""From the configuration of a study to its variants, the words of a run, and what it must be continued with."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_lamb.config.study import StudyConfig, StudySettings
+from bert_lamb.config.study import StudyConfig
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.study.grid import Cell, Variant, later_words_win
 
@@ -16,16 +16,17 @@ HOW = ("parallel_runs", "launch", "keep_checkpoints", "cell", "words")  # of the
 OF_THE_RUN = ("run_dir", "runtime", "checkpoint", "logging", "tracker", "if_exists", "shards")  # nor do these
 
 
-def variants_of(settings: StudySettings) -> list[Variant]:
+def variants_of(study: Mapping[str, Any]) -> list[Variant]:
+    """study: the group `study` as a plain tree, of the configuration or of study.json."""
     return [
         Variant(
             name,
-            words=tuple(variant.words),
-            batches=tuple(settings.batches if variant.batches is None else variant.batches),
-            tune=tuple(_tuned(word) for word in variant.tune),
-            tune_at=variant.tune_at,
+            words=tuple(one["words"]),
+            batches=tuple(study["batches"] if one["batches"] is None else one["batches"]),
+            tune=tuple(_tuned(word) for word in one["tune"]),
+            tune_at=one["tune_at"],
         )
-        for name, variant in settings.variants.items()
+        for name, one in study["variants"].items()
     ]
 
 

@@ -13,7 +13,7 @@ Result = Mapping[str, Any]  # as results.py makes it; `heldout_loss` is None of 
 
 @dataclass(frozen=True)
 class Variant:
-    """words: beyond those of the study. tune: (key, its values). tune_at: a batch; None: tuned at every one for itself."""
+    """words: beyond those of the study. tune: (key, its values). tune_at: a batch; None: tuned at each for itself."""
 
     name: str
     words: tuple[str, ...]

@@ -21,7 +21,7 @@ LAST_LINES = 40  # of a log, in which the reason of a failure is looked for
 
 @dataclass
 class Launcher:
-    """How a cell becomes a process: `launch` bert-lamb study WORDS study.cell=NAME. threads: of each process on a CPU."""
+    """How a cell becomes a process: `launch` bert-lamb study WORDS study.cell=NAME. threads: of each on a CPU."""
 
     words: list[str]
     launch: str
