@@ -33,8 +33,7 @@ from bert_lamb.study.definition import (
 from bert_lamb.study.drawing import FIGURE_FILE, PAGE_FILE, TABLE_FILE, draw
 from bert_lamb.study.grid import Cell, all_cells, known_cells
 from bert_lamb.study.processes import Launcher, run_all
-from bert_lamb.train.run import STOPPED_BY_SIGNAL
-from bert_lamb.train.stop import stop_on_signals
+from bert_lamb.train.stop import STOPPED_BY_SIGNAL, stop_on_signals
 
 STUDY_JSON, LOGS = "study.json", "logs"
 DRAWN = {TABLE_FILE, FIGURE_FILE, PAGE_FILE}

@@ -1,13 +1,15 @@
 """From the configuration of a study to its variants, the words of a run, and what it must be continued with."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bert_lamb.config.study import StudyConfig
+from bert_lamb.errors import UserError
 from bert_lamb.outputs.plain import to_plain
+from bert_lamb.outputs.read_back import read_object
 from bert_lamb.study.grid import Cell, Variant, later_words_win
+from bert_lamb.study.results import FIELDS
 
 Composer = Callable[[list[str]], StudyConfig]  # words -> the typed configuration
 
@@ -66,8 +68,11 @@ def result_file(root: Path, cell: Cell) -> Path:
 
 
 def read_result(file: Path) -> dict[str, Any] | None:
-    """A cell's result; None where there is none yet."""
+    """A cell's result; None where there is none yet. Raises UserError for a damaged one."""
     if not file.is_file():
         return None
-    result: dict[str, Any] = json.loads(file.read_bytes())
+    expected, fix = "the result of a run", "delete that file and the run's folder in cells/, and it is done again"
+    result = read_object(file, expected=expected, fix=fix)
+    if missing := sorted(FIELDS - result.keys()):
+        raise UserError(found=f"{file} without {', '.join(missing)}", expected=expected, fix=fix)
     return result

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from bert_lamb.errors import UserError
 from bert_lamb.study.grid import Cell
-from bert_lamb.train.run import STOPPED_BY_SIGNAL
-from bert_lamb.train.stop import StopFlag
+from bert_lamb.train.stop import STOPPED_BY_SIGNAL, StopFlag
 
 POLL_SECONDS = 0.2
 LAST_LINES = 40  # of a log, in which the reason of a failure is looked for

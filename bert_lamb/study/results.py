@@ -9,6 +9,17 @@ from bert_lamb.outputs.run_dir import METRICS_FILE
 from bert_lamb.report.metrics import Record, Run, read_metrics
 
 MAX_POINTS = 64  # of a curve
+FIELDS = {
+    "heldout_loss",
+    "unigram_cross_entropy",
+    "num_steps",
+    "peak_lr",
+    "diverged",
+    "curve",
+    "batch",
+    "seed",
+    "tuned",
+}
 
 
 def result_of(run_dir: Path, *, reason: str | None) -> dict[str, Any]:

@@ -24,11 +24,9 @@ from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder, announce
 from bert_lamb.train.resume import newest_whole
 from bert_lamb.train.settings import GuardSettings
-from bert_lamb.train.stop import StopFlag
+from bert_lamb.train.stop import STOPPED_BY_SIGNAL, StopFlag
 from bert_lamb.train.target import Target
 from bert_lamb.train.task import Stage, Task
-
-STOPPED_BY_SIGNAL = 143
 
 # What trains a stage: its engine, with the weights and moments of the checkpoint where there is one, and its task.
 Builder = Callable[[Stage, Checkpoint | None, Position], tuple[Engine, Task[Any, Any]]]
