@@ -3,7 +3,7 @@
 RUN/config.yaml, outcome.json, versions.json, lock   as of every run
 RUN/cells/NAME, RUN/results/NAME.json                cell.py
 RUN/logs/NAME.log                                    what each run printed
-RUN/study.json                                       definition and results; written after every run
+RUN/study.json                                       definition and results, after every run
 RUN/table.md, figure.svg, study.html                 drawing.py: what study.json says; drawn with it
 """
 
@@ -36,6 +36,7 @@ from bert_lamb.study.processes import Launcher, run_all
 from bert_lamb.train.stop import STOPPED_BY_SIGNAL, stop_on_signals
 
 STUDY_JSON, LOGS = "study.json", "logs"
+DRAWN_AFTER_SECONDS = 60.0  # of a run: a shorter one waits for the end, since a drawing takes seconds
 DRAWN = {TABLE_FILE, FIGURE_FILE, PAGE_FILE}
 STUDY = RunKind("a study", mark="study", results=frozenset({CELLS, RESULTS, LOGS, STUDY_JSON, *DRAWN}))
 
@@ -73,14 +74,16 @@ def study(config: StudyConfig, composed: Composer) -> None:
             came_to = "diverged" if loss is None else f"held-out loss {loss:.4f}"
             num_known = sum(1 for _ in known_cells(variants, settings.seeds, results))
             print(f"{len(results)}/{num_known} runs | {cell.name}: {came_to}, {seconds:,.0f} s", flush=True)
-            write_study(root, outcome, results)
+            content = write_study(root, outcome, results)
+            if seconds >= DRAWN_AFTER_SECONDS:
+                draw(content, root)
 
         words = [word for word in settings.words if not word.startswith("if_exists=")]
         threads = max(1, (os.cpu_count() or 1) // settings.parallel_runs)
         launcher = Launcher(words, settings.launch, root / LOGS, threads)
         print(f"study    {root}: {len(results)} runs done, of {total} at most", flush=True)
         is_done = run_all(next_cell, launcher, at_once=settings.parallel_runs, stop=stop, done=done)
-        table = write_study(root, outcome, results)
+        table = draw(write_study(root, outcome, results), root)
     print(f"\n{table}\n{root / PAGE_FILE}")
     if not is_done:
         print("stopped; call it again to continue", file=sys.stderr)
@@ -93,12 +96,12 @@ def results_in(root: Path, cells: list[Cell]) -> dict[str, Any]:
     return {name: result for name, result in read.items() if result is not None}
 
 
-def write_study(root: Path, outcome: dict[str, Any], results: dict[str, Any]) -> str:
-    """study.json and what is drawn from it, of which it returns the table.
+def write_study(root: Path, outcome: dict[str, Any], results: dict[str, Any]) -> Any:
+    """Write study.json; returns what can be read in it.
 
     The same bytes whatever the order in which the runs ended, and however often they were interrupted.
     """
     content = {"definition": outcome, "results": dict(sorted(results.items()))}
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(root / STUDY_JSON, text)
-    return draw(json.loads(text), root)
+    return json.loads(text)

@@ -31,11 +31,16 @@ from tests.synthetic import make_shards
 SMALL = [
     *("runtime=cpu", "runtime.engine=torch", "runtime.peak_tflops=1", "model=bert_tiny", "model.num_layers=1"),
     *("model.hidden_size=16", "model.intermediate_size=16", "model.dropout=0.0", "evaluation.max_instances=8"),
-    *("phases.phase1.max_seq_length=16", "phases.phase1.max_predictions_per_seq=3", "phases.phase1.total_steps=4"),
+    *("phases.phase1.shards=${shards}", "phases.phase1.max_seq_length=16", "phases.phase1.max_predictions_per_seq=3"),
+    "phases.phase1.total_steps=4",
     *("phases.phase1.global_batch_size=8", "phases.phase1.warmup_proportion=0.5", "checkpoint.interval_steps=1"),
-    *("study.batches=[16,4]", "study.seeds=[1,2]", "study.variants.lamb.words=[optimizer=lamb,scaling=sqrt]"),
+    *(
+        "study.batches=[16,4]",
+        "study.seeds=[1,2]",
+        "study.variants.lamb.words=[optimizer=lamb,scaling=sqrt,scaling_base_batch_size=8]",
+    ),
     *("study.variants.lamb.tune=['scaling_base_lr=1e-3,1e-2']", "study.variants.lamb.tune_at=4"),
-    *("scaling_base_batch_size=8", "study.variants.lost.words=[optimizer=adamw,scaling=none]"),
+    "study.variants.lost.words=[optimizer=adamw,scaling=none]",
     *("study.variants.lost.tune=['phases.*.peak_lr=1e30']", "study.variants.lost.batches=[4]"),
 ]
 NUM_RUNS = 5 + 1  # lamb: two trials at 4, then 16 and both at seed 2; lost: its one trial
@@ -94,12 +99,21 @@ def test_a_cell_is_a_run_of_pretrain_on_the_same_number_of_sequences(whole, shar
     """4 steps of 8 are 32 sequences: 8 steps of 4, 2 of 16. The peak of 16 is 1e-2 sqrt(16 / 8)."""
     results = json.loads((whole / "study.json").read_bytes())["results"]
     assert {name.split("-b")[1]: one["num_steps"] for name, one in results.items() if name.startswith("lamb")} == {
-        **{"4-s1": 8, "4-s2": 8, "16-s1": 2, "16-s2": 2}
+        "4-s1": 8,
+        "4-s2": 8,
+        "16-s1": 2,
+        "16-s2": 2,
     }
     chosen = next(name.split("_lr_")[1].split("-b")[0] for name in results if name.endswith("-b16-s2"))
     words = [word for word in SMALL if not word.startswith(("study.", "phases.phase1.total", "phases.phase1.global"))]
-    run = ["optimizer=lamb", "scaling=sqrt", f"scaling_base_lr={chosen}", "phases.phase1.global_batch_size=16"]
-    run += ["phases.phase1.total_steps=2", "seed=2", f"shards={shards}", "phases.phase1.shards=${shards}"]
+    run = [
+        "optimizer=lamb",
+        "scaling=sqrt",
+        f"scaling_base_lr={chosen}",
+        "scaling_base_batch_size=8",
+        "phases.phase1.global_batch_size=16",
+    ]
+    run += ["phases.phase1.total_steps=2", "seed=2", f"shards={shards}"]
     assert cli.main(["pretrain", *words, *run, f"run_dir={tmp_path / 'run'}"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (heldout,) = [line for line in lines if line["kind"] == "heldout"]
@@ -222,7 +236,7 @@ def test_another_study_in_the_folder_is_refused(capsys, whole, shards):
         (("study.parallel_runs=0",), "study.parallel_runs=0"),
         (("study.variants.lamb.words=[optimizer=sgd]",), "sgd"),
         (("study.batches=[16,4,1024]",), "phases.phase1.num_sequences=32, fewer than half a batch of 1024"),
-        (("scaling_base_batch_size=null",), "scaling_base_batch_size=None"),
+        (("study.variants.lamb.words=[scaling=sqrt]",), "scaling_base_batch_size=None"),
         (("study.cell=lamb-b3-s1",), "study.cell=lamb-b3-s1"),
     ],
 )
