@@ -114,13 +114,26 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "bert_lamb/planner": (set(), PLANNING),
     "bert_lamb/report": ({"matplotlib", "markupsafe", "numpy"}, {"bert_lamb.outputs"}),
+    "bert_lamb/study/grid.py": (set(), set()),
+    "bert_lamb/study/results.py": (set(), {"bert_lamb.outputs.run_dir", "bert_lamb.report.metrics"}),
+    "bert_lamb/study/lines.py": (set(), set()),
+    "bert_lamb/study/table.py": (set(), set()),
+    "bert_lamb/study/figure.py": ({"matplotlib"}, {"bert_lamb.report.figures"}),
+    "bert_lamb/study/cell.py": (
+        set(),
+        {"bert_lamb.config", "bert_lamb.engine.place", "bert_lamb.outputs", "bert_lamb.pretraining", "bert_lamb.train"},
+    ),
+    "bert_lamb/study": (
+        {"markupsafe", "yaml"},
+        {"bert_lamb.config", "bert_lamb.outputs", "bert_lamb.pretraining.scaling", "bert_lamb.train.stop"},
+    ),
     "bert_lamb/cli/commands.py": (
         {"torch"},
         {
             f"bert_lamb.{room}"
             for room in ("config", "outputs", "shards", "pretraining", "checkpoint", "finetuning", "report", "doctor")
         }
-        | {"bert_lamb.planner", "data_prep"},
+        | {"bert_lamb.planner", "bert_lamb.study", "data_prep"},
     ),
     "bert_lamb/cli": (
         {"omegaconf", "hydra", "yaml", "torch"},
@@ -224,6 +237,7 @@ def test_there_is_no_circle():
         ("bert_lamb.optim", ("deepspeed", "triton", "transformers", "omegaconf", "torch.distributed.tensor")),
         ("bert_lamb.finetuning.squad.score_command", ("torch", "numpy")),
         ("bert_lamb.planner.command", ("torch", "numpy", "transformers")),
+        ("bert_lamb.study.command", ("torch", "transformers", "deepspeed")),
     ],
 )
 def test_importing_a_room_is_light(module, heavy):

@@ -21,7 +21,8 @@ from bert_lamb.config.results import BatchConfig, ExportConfig, PushConfig, Repo
 from bert_lamb.config.runtime import Precision, RuntimeConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig
-from bert_lamb.errors import UserError
+from bert_lamb.config.study import StudyConfig, check_cell
+from bert_lamb.errors import UserError, UserErrors
 from bert_lamb.outputs.plain import to_plain
 
 if TYPE_CHECKING:
@@ -295,6 +296,26 @@ def run_report(config: ReportConfig) -> int:
     return 0
 
 
+def run_study(config: StudyConfig) -> int:
+    from bert_lamb.cli.compose import compose
+    from bert_lamb.study.command import study
+
+    def composed(words: list[str]) -> StudyConfig:
+        of_cell: StudyConfig = compose("study", words)
+        if complaints := check_cell(of_cell):
+            raise UserErrors(complaints)
+        return of_cell
+
+    if config.study.cell is None:
+        study(config, composed)
+    else:
+        _settle_device(config.runtime)
+        from bert_lamb.study.cell import run_cell
+
+        run_cell(config, composed)
+    return 0
+
+
 def _keep_deepspeed_on_cpu() -> None:
     """Say so before transformers imports DeepSpeed, which otherwise warns that it found no accelerator."""
     _check_accelerator()
@@ -334,4 +355,5 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "score": run_score,
     "glue": run_glue,
     "report": run_report,
+    "study": run_study,
 }

@@ -37,8 +37,9 @@ SUMMARIES = {
     "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
     "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
+    "study": "a grid of runs, by optimizer, batch and seed -> one table, one figure; takes the words of pretrain",
 }
-STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue")  # upon a signal, with a checkpoint
+STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue", "study")  # upon a signal, with a checkpoint
 # Words of calls whose result is what they print; the others leave files, and print what they did.
 PRINT_THEIR_RESULT = {
     "doctor",
@@ -141,6 +142,8 @@ def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
     except UserError as error:
         error.reported_by("machine")  # every rank has the same command line
         raise
+    if command == "study":
+        config.study.words = list(overrides)  # each of its runs is composed from them again
     return run(command, config)
 
 

@@ -93,6 +93,11 @@ def _declare(entries: dict[str, Any]) -> list[str]:
     return [f"+{ENTRY_GROUP}={ENTRY_OPTION}"]
 
 
+def is_ours(word: str) -> bool:
+    """Whether make_ready has put the word there."""
+    return word == f"+{ENTRY_GROUP}={ENTRY_OPTION}"
+
+
 def quoted(text: str) -> str:
     """The text as a quoted value of Hydra's grammar."""
     from hydra.core.override_parser.types import Quote, QuotedString

@@ -33,7 +33,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    from bert_lamb.cli.overrides import make_ready
+    from bert_lamb.cli.overrides import is_ours, make_ready
     from bert_lamb.cli.yaml_texts import check_own_files
     from bert_lamb.config import door
 
@@ -63,6 +63,8 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
             except UserError as error:
                 error.reported_by("machine")  # every rank has the same command line and files
                 raise
+            if command == "study":
+                typed_config.study.words = [word for word in HydraConfig.get().overrides.task if not is_ours(word)]
             status = run(command, typed_config)
         except Exception as error:
             statuses.append(faults.fail(command, error))

@@ -27,6 +27,7 @@ from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
 from bert_lamb.config.results import BatchConfig, ExportConfig, PushConfig, ReportConfig, check_batch
 from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig, check_ask, check_score, check_squad
+from bert_lamb.config.study import StudyConfig, check_study
 from bert_lamb.errors import UserError, UserErrors
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -49,6 +50,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "score": ScoreConfig,
     "glue": GlueConfig,
     "report": ReportConfig,
+    "study": StudyConfig,
 }
 
 RENAMED = {"squad": squad.RENAMED}  # command -> old key -> new key
@@ -185,4 +187,5 @@ CHECKS: dict[str, Any] = {
     "score": check_score,
     "glue": check_glue,
     "report": no_checks,
+    "study": check_study,
 }

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate, groupby, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from bert_lamb.report.layers import Row, interval_of, rows_of, table_of
 from bert_lamb.report.metrics import Run
+
+Shown = TypeVar("Shown")
 
 INK = "#010203"  # replaced by the page's text colour
 BLUE, ORANGE, GREEN, GREY = "#3d85d8", "#e07b39", "#3fa36b", "#8c8c8c"
@@ -83,14 +85,14 @@ def draw_heat_maps(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def as_svg(title: str, draw: Callable[[Figure, Run], None], run: Run) -> str:
-    """One figure as an SVG element without fixed size; the same run gives the same bytes."""
+def as_svg(title: str, draw: Callable[[Figure, Shown], None], shown: Shown) -> str:
+    """One figure as an SVG element without fixed size; what is shown alone decides its bytes."""
     stream = io.StringIO()
     # The salt keeps ids of several figures apart. Of axes too small for a layout, as after one step, matplotlib warns.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
-        draw(figure, run)
+        draw(figure, shown)
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -11,7 +11,11 @@ from bert_lamb.errors import UserError
 from bert_lamb.train.settings import GuardSettings
 
 
-class Spike(UserError):
+class Diverged(UserError):
+    """A run that learns nothing any more."""
+
+
+class Spike(Diverged):
     """The loss has risen at `step` of a stage. calm_step: the last one whose checkpoint is from before the rise."""
 
     step: int = 0
@@ -28,7 +32,7 @@ class Guard:
         self.recent_losses = position.recent_losses[-settings.window_steps :]
 
     def watch(self, step: int, loss: float, result: StepResult, engine: Engine, *, is_last: bool) -> None:
-        """Raises UserError where steps are skipped without end, and Spike; on every rank, for rank 0 to print."""
+        """Raises Diverged where steps are skipped without end, and Spike; on every rank, for rank 0 to print."""
         if result.is_applied:
             self._num_skipped, self._has_applied = 0, True
             self._watch_loss(step, loss, engine)
@@ -36,13 +40,13 @@ class Guard:
         self._num_skipped += 1
         where = f"{self.stage}, step {step}"
         if engine.loss_scale is not None and engine.loss_scale == engine.loss_scale_floor:
-            raise UserError(
+            raise Diverged(
                 found=f"a gradient that is not finite at the loss scale's floor, {engine.loss_scale:g} ({where})",
                 expected="a loss scale at which fp16 holds the gradient",
                 fix="start again in another run_dir with runtime.precision=bf16, or with a lower peak_lr",
             ).reported_by("rank 0")
         if self._num_skipped > self.settings.max_skipped_steps or (is_last and not self._has_applied):
-            raise UserError(
+            raise Diverged(
                 found=f"{self._num_skipped} steps in a row with a gradient that is not finite ({where})",
                 expected=f"a finite gradient (guards.max_skipped_steps={self.settings.max_skipped_steps})",
                 fix="start again in another run_dir with a lower peak_lr, or with runtime.precision=fp32",

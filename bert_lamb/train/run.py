@@ -18,17 +18,15 @@ from bert_lamb.engine.launch import Process, bound_every_wait
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.run_dir import RunDir
-from bert_lamb.train.guards import Spike
+from bert_lamb.train.guards import Diverged, Spike
 from bert_lamb.train.keeper import Keeper
 from bert_lamb.train.loop import train_stage
 from bert_lamb.train.recorder import Recorder, announce
 from bert_lamb.train.resume import newest_whole
 from bert_lamb.train.settings import GuardSettings
-from bert_lamb.train.stop import StopFlag
+from bert_lamb.train.stop import STOPPED_BY_SIGNAL, StopFlag
 from bert_lamb.train.target import Target
 from bert_lamb.train.task import Stage, Task
-
-STOPPED_BY_SIGNAL = 143
 
 # What trains a stage: its engine, with the weights and moments of the checkpoint where there is one, and its task.
 Builder = Callable[[Stage, Checkpoint | None, Position], tuple[Engine, Task[Any, Any]]]
@@ -152,12 +150,12 @@ def past(spike: Spike, interrupted: Position, checkpoint: Position, stages: Sequ
     return replace(at, batches_skipped=skipped, num_rollbacks=num_rollbacks)
 
 
-def stopped(spike: Spike, run_dir: RunDir, stage: Stage) -> UserError:
+def stopped(spike: Spike, run_dir: RunDir, stage: Stage) -> Diverged:
     """The spike as the run's end, with the checkpoint from before it; on every rank, for rank 0 to print."""
     of_stage = [(step, path.name) for name, step, path in run_dir.checkpoint_folders() if name == stage.name]
     calm = [name for step, name in of_stage if step <= spike.calm_step]
     before = f"the last checkpoint before it is {calm[-1]}" if calm else "no checkpoint of this stage is from before it"
-    return UserError(found=spike.found, expected=spike.expected, fix=f"{spike.fix}; {before}").reported_by("rank 0")
+    return Diverged(found=spike.found, expected=spike.expected, fix=f"{spike.fix}; {before}").reported_by("rank 0")
 
 
 def leave_stopped(process: Process, when: str) -> NoReturn:

@@ -14,6 +14,7 @@ from types import FrameType
 # terminal. SIGINT: Ctrl-C. SIGQUIT (Ctrl-\) stays what it is, the end at once.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # whose repetition ends the process
+STOPPED_BY_SIGNAL = 143  # exit status of a run that saved and can be continued
 END = 0  # no signal has this number; it ends the listener
 ECHO_SECONDS = 1.0  # a terminal, a launcher and its launcher may all pass on one request
 

@@ -75,6 +75,21 @@ JOBS: dict[str, Job] = {
         "out",
         sealed=("seq16/train*.arrow", "seq16/held*.arrow", "vocab.txt"),
     ),
+    "study": Job(
+        (
+            "study",
+            *TINY,
+            *ONE_PROCESS,
+            "shards=shards",
+            "run_dir=out",
+            "study.batches=[4]",
+            "study.variants.lamb.words=[optimizer=lamb]",
+            "study.cell=lamb-b4-s1",
+        ),
+        ("shards",),
+        "out",
+        breaks=("shards/*",),
+    ),
     "plan": Job(
         ("plan", *TINY, *ONE_PROCESS, "planner.gpu=cpu", "planner.gpus=1", "shards=shards", "output=plan.json"),
         ("shards",),

@@ -1,0 +1,107 @@
+"""`bert-lamb study`: its folder, its runs one after the other, and what they came to.
+
+RUN/config.yaml, outcome.json, versions.json, lock   as of every run
+RUN/cells/NAME, RUN/results/NAME.json                cell.py
+RUN/logs/NAME.log                                    what each run printed
+RUN/study.json                                       definition and results, after every run
+RUN/table.md, figure.svg, study.html                 drawing.py: what study.json says; drawn with it
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bert_lamb.config.study import StudyConfig
+from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.plain import to_plain
+from bert_lamb.outputs.run_dir import RunDir, RunKind
+from bert_lamb.pretraining.scaling import settled
+from bert_lamb.study.definition import (
+    CELLS,
+    RESULTS,
+    Composer,
+    outcome_of,
+    read_result,
+    result_file,
+    variants_of,
+    words_of,
+)
+from bert_lamb.study.drawing import FIGURE_FILE, PAGE_FILE, TABLE_FILE, draw
+from bert_lamb.study.grid import Cell, all_cells, known_cells
+from bert_lamb.study.processes import Launcher, run_all
+from bert_lamb.train.stop import STOPPED_BY_SIGNAL, stop_on_signals
+
+STUDY_JSON, LOGS = "study.json", "logs"
+DRAWN_AFTER_SECONDS = 60.0  # of a run: a shorter one waits for the end, since a drawing takes seconds
+DRAWN = {TABLE_FILE, FIGURE_FILE, PAGE_FILE}
+STUDY = RunKind("a study", mark="study", results=frozenset({CELLS, RESULTS, LOGS, STUDY_JSON, *DRAWN}))
+
+
+def study(config: StudyConfig, composed: Composer) -> None:
+    """Do every run that is not done, and write study.json; raises UserError before anything is written.
+
+    composed: the typed configuration of words. Exits with STOPPED_BY_SIGNAL when a signal asks.
+    """
+    root, settings = Path(config.run_dir), config.study
+    run_dir, variants = RunDir(root, STUDY), variants_of(to_plain(settings))
+    outcome = outcome_of(config)
+    cells = list(all_cells(variants, settings.seeds))
+    run_dir.decide(config.if_exists.value)
+    for cell in cells:  # whatever can be refused, of every run; seeds do not differ
+        if cell.seed == settings.seeds[0] and not result_file(root, cell).is_file():
+            settled(to_plain(composed(words_of(cell, config))))
+    with stop_on_signals(after_minutes=config.runtime.stop_after_minutes) as stop, run_dir.held():
+        plain = to_plain(config)
+        plain["study"] = {key: value for key, value in plain["study"].items() if key not in ("cell", "words")}
+        config_yaml = yaml.safe_dump(plain, sort_keys=False)
+        run_dir.admit(config_yaml=config_yaml, outcome=outcome, vocabulary=None, if_exists=config.if_exists.value)
+        results = results_in(root, cells)
+        total = len(cells)
+
+        def next_cell(at_work: set[str]) -> Cell | None:
+            known = known_cells(variants, settings.seeds, results)
+            return next((cell for cell in known if cell.name not in results and cell.name not in at_work), None)
+
+        def done(cell: Cell, seconds: float) -> None:
+            result = read_result(result_file(root, cell))
+            assert result is not None, f"a run that has ended without a result: {cell.name}"
+            results[cell.name] = result
+            loss = result["heldout_loss"]
+            came_to = "diverged" if loss is None else f"held-out loss {loss:.4f}"
+            num_known = sum(1 for _ in known_cells(variants, settings.seeds, results))
+            print(f"{len(results)}/{num_known} runs | {cell.name}: {came_to}, {seconds:,.0f} s", flush=True)
+            content = write_study(root, outcome, results)
+            if seconds >= DRAWN_AFTER_SECONDS:
+                draw(content, root)
+
+        words = [word for word in settings.words if not word.startswith("if_exists=")]
+        threads = max(1, (os.cpu_count() or 1) // settings.parallel_runs)
+        launcher = Launcher(words, settings.launch, root / LOGS, threads)
+        print(f"study    {root}: {len(results)} runs done, of {total} at most", flush=True)
+        is_done = run_all(next_cell, launcher, at_once=settings.parallel_runs, stop=stop, done=done)
+        table = draw(write_study(root, outcome, results), root)
+    print(f"\n{table}\n{root / PAGE_FILE}")
+    if not is_done:
+        print("stopped; call it again to continue", file=sys.stderr)
+        sys.exit(STOPPED_BY_SIGNAL)
+
+
+def results_in(root: Path, cells: list[Cell]) -> dict[str, Any]:
+    """Cell's name -> result of the cells that are done."""
+    read = {cell.name: read_result(result_file(root, cell)) for cell in cells}
+    return {name: result for name, result in read.items() if result is not None}
+
+
+def write_study(root: Path, outcome: dict[str, Any], results: dict[str, Any]) -> Any:
+    """Write study.json; returns what can be read in it.
+
+    The same bytes whatever the order in which the runs ended, and however often they were interrupted.
+    """
+    content = {"definition": outcome, "results": dict(sorted(results.items()))}
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(root / STUDY_JSON, text)
+    return json.loads(text)
