@@ -36,9 +36,10 @@ SUMMARIES = {
     "score": "score predictions as the official SQuAD scripts do",
     "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
     "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
+    "vision": "train and score a network on images, as in the LAMB paper (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
 }
-STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue")  # upon a signal, with a checkpoint
+STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue", "vision")  # upon a signal, with a checkpoint
 # Words of calls whose result is what they print; the others leave files, and print what they did.
 PRINT_THEIR_RESULT = {
     "doctor",

@@ -35,7 +35,8 @@ class Rank:
 
     shapes = SHAPES
 
-    def __init__(self, rank, world_size, pieces):
+    def __init__(self, rank, world_size, pieces, buffers=()):
+        self.buffers = dict(buffers)
         self.rank, self.world_size, self.pieces = rank, world_size, pieces
 
     def barrier(self):
