@@ -57,7 +57,8 @@ class StoredImages:
         self.images, self.labels = images, labels
 
     def image(self, number: int) -> Pixels:
-        return self.images[number]
+        image: Pixels = self.images[number]
+        return image
 
 
 class ImageFiles:

@@ -126,4 +126,4 @@ def flops_per_image(build: Callable[[], nn.Module], *, num_channels: int, image_
         image = torch.empty(1, num_channels, image_size, image_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
-    return BACKWARD_AND_FORWARD * counter.get_total_flops()
+    return BACKWARD_AND_FORWARD * int(counter.get_total_flops())
