@@ -97,6 +97,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/finetuning/glue/metrics.py": ({"sklearn", "scipy"}, set()),
     "bert_lamb/finetuning/running.py": ({"yaml"}, RUNNING),
     "bert_lamb/finetuning": ({"torch", "transformers", "tokenizers", "numpy", "safetensors", "regex"}, RUNNING),
+    "bert_lamb/vision/command.py": ({"torch", "yaml"}, RUNNING | {"bert_lamb.config"}),
+    "bert_lamb/vision/networks.py": ({"torch", "transformers"}, set()),
+    "bert_lamb/vision/images.py": ({"numpy", "PIL", "datasets"}, {"bert_lamb.outputs"}),
+    "bert_lamb/vision": ({"torch", "transformers", "numpy", "PIL"}, RUNNING),
     "bert_lamb/doctor/finding.py": (set(), set()),
     "bert_lamb/doctor/report.py": (set(), {"bert_lamb.outputs"}),
     "bert_lamb/doctor/command.py": (
@@ -133,7 +137,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             f"bert_lamb.{room}"
             for room in ("config", "outputs", "shards", "pretraining", "checkpoint", "finetuning", "report", "doctor")
         }
-        | {"bert_lamb.planner", "bert_lamb.study", "data_prep"},
+        | {"bert_lamb.planner", "bert_lamb.study", "bert_lamb.vision", "data_prep"},
     ),
     "bert_lamb/cli": (
         {"omegaconf", "hydra", "yaml", "torch"},

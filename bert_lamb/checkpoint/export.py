@@ -29,7 +29,7 @@ from bert_lamb.outputs.staged import OutputKind, begin_again, check_purpose, is_
 
 ORIGIN_FILE = "bert_lamb_export.json"  # which checkpoint of which run
 KIND = OutputKind("an export", ORIGIN_FILE, key="run_outcome")
-FINE_TUNINGS = {"inputs": "squad", "files": "glue"}  # marks of their runs -> commands
+FINE_TUNINGS = {"inputs": "squad", "files": "glue", "images": "vision"}  # marks of their runs -> commands
 PREFIX = "bert."  # BertPretrainingModel holds transformers' model under this name
 
 

@@ -16,6 +16,7 @@ META_FILE = "checkpoint.json"
 OPTIONAL_COUNTS = ("batches_skipped", "num_rollbacks", "calm_step")
 # Of a position; checkpoints of this version may be without.
 YOUNGER = {*OPTIONAL_COUNTS, "loss_scale_counters", "lowest_loss", "recent_losses", "is_target_reached"}
+BUFFER, BUFFERS = "buffer", "buffers"  # the kind of a buffer's values in a file; the field with their shapes
 OWN_HASH = "sha256"  # of everything else in checkpoint.json
 
 
@@ -103,6 +104,10 @@ def _are_counters(value: Any) -> bool:
     return value is None or (isinstance(value, list) and len(value) == 3 and all(type(one) is int for one in value))
 
 
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_count, value))
+
+
 def _is_mapping_of(value: Any, is_right: Callable[[Any], bool]) -> bool:
     return isinstance(value, dict) and len(value) > 0 and all(is_right(one) for one in value.values())
 
@@ -110,6 +115,7 @@ def _is_mapping_of(value: Any, is_right: Callable[[Any], bool]) -> bool:
 META_FIELDS: dict[str, Callable[[Any], bool]] = {
     "position": _is_position,
     "tensor_kinds": lambda kinds: isinstance(kinds, list) and "weight" in kinds and all(type(k) is str for k in kinds),
-    "shapes": lambda shapes: _is_mapping_of(shapes, lambda s: isinstance(s, list) and all(map(_is_count, s))),
+    "shapes": lambda shapes: _is_mapping_of(shapes, _is_shape),
+    BUFFERS: lambda shapes: shapes is None or _is_mapping_of(shapes, _is_shape),
     "files": lambda files: _is_mapping_of(files, _is_file) and all(Path(name).name == name for name in files),
 }

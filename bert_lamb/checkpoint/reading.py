@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from bert_lamb.checkpoint.meta import META_FILE, Damaged, read_meta
+from bert_lamb.checkpoint.meta import BUFFER, BUFFERS, META_FILE, Damaged, read_meta
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.engine.protocol import Engine
 from bert_lamb.errors import UserError
@@ -26,6 +26,7 @@ class Checkpoint:
         self.meta = read_meta(directory)
         self.position = Position(**self.meta["position"])
         self.shapes = {name: torch.Size(shape) for name, shape in self.meta["shapes"].items()}
+        self.buffers = {name: torch.Size(shape) for name, shape in self.meta.get(BUFFERS, {}).items()}
         self._where: dict[tuple[str, str], list[tuple[int, int, str, str]]] = defaultdict(list)
         self._check_files()
         for file in self.meta["files"]:
@@ -93,17 +94,21 @@ class Checkpoint:
         for key, (shape, dtype) in found.items():
             kind, _, rest = key.partition("/")
             name, _, start = rest.rpartition("/")
-            is_known = kind in self.meta["tensor_kinds"] and name in self.shapes and start.isdecimal()
+            is_known = name in (self.buffers if kind == BUFFER else self.shapes) and start.isdecimal()
+            is_known = is_known and kind in (*self.meta["tensor_kinds"], BUFFER)
             if not is_known or len(shape) != 1 or dtype != "F32":
                 raise Damaged(
                     found=f"{key} ({dtype}, {len(shape)}-dimensional) in {path}",
-                    expected=f"fp32 fragments of the parameters that {META_FILE} names",
+                    expected=f"fp32 fragments of what {META_FILE} names",
                     fix="use an earlier checkpoint",
                 )
             self._where[kind, name].append((int(start), int(start) + shape[0], file, key))
 
     def read(self, kind: str, name: str, start: int, numel: int) -> Tensor:
-        """Elements start..start+numel of the flattened parameter `name`; kind is "weight" or a moment. [numel] fp32."""
+        """Elements start..start+numel of the flattened parameter or buffer `name`, [numel] fp32.
+
+        kind: "weight" or a moment; "buffer" of a buffer.
+        """
         out = torch.empty(numel)
         for begin, end, file, key in self._where[kind, name]:
             first, last = max(begin, start), min(end, start + numel)
@@ -118,14 +123,16 @@ class Checkpoint:
             yield name, self.read("weight", name, 0, shape.numel()).view(shape)
 
     def load_weights(self, model: nn.Module) -> None:
-        """Copy every weight into the parameter of its name."""
-        parameters = dict(model.named_parameters())
+        """Copy every weight into the parameter of its name, and every buffer into the buffer."""
+        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         with torch.no_grad():
             for name, weight in self.weights():
                 parameters[name].copy_(weight)
+            for name, shape in self.buffers.items():
+                buffers[name].copy_(self.read(BUFFER, name, 0, shape.numel()).view(shape))
 
     def load_into(self, engine: Engine) -> None:
-        """Copy weights and moments into the state this engine's rank computes with; the position is the caller's.
+        """Copy weights, moments and buffers into the state this engine's rank computes with, not the position.
 
         The engine must have been built on a model that already holds `weights()`, so that the copies in compute
         precision agree with the masters written here.
@@ -139,17 +146,29 @@ class Checkpoint:
                 )
             for kind, tensor in fragment.tensors.items():
                 tensor.copy_(self.read(kind, fragment.name, fragment.start, fragment.numel))
+        of_engine = engine.buffers
+        if of_engine.keys() != self.buffers.keys():
+            raise UserError(
+                found=f"buffers {', '.join(self.buffers) or 'none'} in {self.directory}",
+                expected=f"{', '.join(of_engine) or 'none'}, which this model has",
+                fix="resume with the model that wrote it",
+            )
+        for name, buffer in of_engine.items():
+            buffer.copy_(self.read(BUFFER, name, 0, buffer.numel()).view(buffer.shape))
 
     def _check_if_complete(self) -> None:
-        for name, shape in self.shapes.items():
-            for kind in self.meta["tensor_kinds"]:
-                position, is_sound = 0, True
-                for begin, end, *_ in sorted(self._where[kind, name]):
-                    is_sound = is_sound and begin == position
-                    position = end if is_sound else position
-                if not is_sound or position != shape.numel():
-                    raise Damaged(
-                        found=f"{position} of {shape.numel()} elements of {kind} of {name} in {self.directory}",
-                        expected="all of them, once",
-                        fix="use an earlier checkpoint",
-                    )
+        of_parameters = {
+            (kind, name): shape for name, shape in self.shapes.items() for kind in self.meta["tensor_kinds"]
+        }
+        of_buffers = {(BUFFER, name): shape for name, shape in self.buffers.items()}
+        for (kind, name), shape in (of_parameters | of_buffers).items():
+            position, is_sound = 0, True
+            for begin, end, *_ in sorted(self._where[kind, name]):
+                is_sound = is_sound and begin == position
+                position = end if is_sound else position
+            if not is_sound or position != shape.numel():
+                raise Damaged(
+                    found=f"{position} of {shape.numel()} elements of {kind} of {name} in {self.directory}",
+                    expected="all of them, once",
+                    fix="use an earlier checkpoint",
+                )

@@ -8,13 +8,13 @@ FORMAT.md what the files hold. What is here knows no other rank: who calls it se
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bert_lamb.checkpoint.meta import FORMAT_VERSION, META_FILE, sealed
+from bert_lamb.checkpoint.meta import BUFFER, BUFFERS, FORMAT_VERSION, META_FILE, sealed
 from bert_lamb.checkpoint.position import Position
 from bert_lamb.checkpoint.rank_file import write_rank_file
 from bert_lamb.engine.protocol import Engine
@@ -31,7 +31,10 @@ class Share:
 
 
 class HostCopy:
-    """Host memory for what a rank owns, under LAMB and AdamW 12 bytes a parameter; each save uses it again."""
+    """Host memory for what a rank owns, under LAMB and AdamW 12 bytes a parameter; each save uses it again.
+
+    Rank 0 owns the model's buffers.
+    """
 
     def __init__(self) -> None:
         self._memory: torch.Tensor | None = None
@@ -44,6 +47,8 @@ class HostCopy:
             for fragment in fragments
             for kind, tensor in fragment.tensors.items()
         }
+        if engine.rank == 0:
+            tensors |= {f"{BUFFER}/{name}/0": buffer.detach().view(-1) for name, buffer in engine.buffers.items()}
         sizes = {key: tensor.numel() for key, tensor in tensors.items()}
         on_gpu = [tensor.device for tensor in tensors.values() if tensor.is_cuda]
         if self._memory is None or self._memory.numel() != sum(sizes.values()):
@@ -70,6 +75,7 @@ class Plan:
     shapes: Mapping[str, torch.Size]
     about: Mapping[str, Any]
     attempt: str = ""
+    buffers: Mapping[str, torch.Size] = field(default_factory=dict)  # shapes of the model's buffers, by name
 
     @property
     def partial(self) -> Path:
@@ -82,6 +88,11 @@ class Plan:
     def note_of(self, rank: int) -> Path:
         """Where a rank notes what it has written, for rank 0."""
         return self.file_of(rank).with_suffix(".json")
+
+
+def shapes_of(buffers: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """The shape of each buffer, for a plan."""
+    return {name: buffer.shape for name, buffer in buffers.items()}
 
 
 def begin(plan: Plan) -> None:
@@ -112,6 +123,7 @@ def publish(plan: Plan, tensor_kinds: list[str]) -> None:
         "world_size": plan.world_size,
         "tensor_kinds": tensor_kinds,
         "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
+        **({BUFFERS: {name: list(shape) for name, shape in plan.buffers.items()}} if plan.buffers else {}),
         "files": {plan.file_of(rank).name: json.loads(note.read_text()) for rank, note in notes.items()},
         **plan.about,
     }
@@ -132,7 +144,7 @@ def save_checkpoint(engine: Engine, directory: Path, *, position: Position, abou
     All ranks call it; they need to see the same file system. An unfinished folder ends in .partial and is overwritten
     by the next attempt.
     """
-    plan = Plan(directory, position, engine.world_size, engine.shapes, about)
+    plan = Plan(directory, position, engine.world_size, engine.shapes, about, buffers=shapes_of(engine.buffers))
     if engine.rank == 0:
         begin(plan)
     engine.barrier()

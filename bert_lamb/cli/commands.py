@@ -22,6 +22,7 @@ from bert_lamb.config.runtime import Precision, RuntimeConfig
 from bert_lamb.config.shards import InspectConfig, VerifyConfig
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig
 from bert_lamb.config.study import StudyConfig, check_cell
+from bert_lamb.config.vision import VisionConfig
 from bert_lamb.errors import UserError, UserErrors
 from bert_lamb.outputs.plain import to_plain
 
@@ -289,6 +290,14 @@ def run_glue(config: GlueConfig) -> int:
     return 0
 
 
+def run_vision(config: VisionConfig) -> int:
+    _settle_device(config.runtime)
+    from bert_lamb.vision.command import vision
+
+    vision(config)
+    return 0
+
+
 def run_report(config: ReportConfig) -> int:
     from bert_lamb.report import report
 
@@ -354,6 +363,7 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "ask": run_ask,
     "score": run_score,
     "glue": run_glue,
+    "vision": run_vision,
     "report": run_report,
     "study": run_study,
 }

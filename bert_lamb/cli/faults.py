@@ -21,7 +21,7 @@ EXIT_USER_ERROR = 2
 EXIT_CHECK_FAILED = 1
 EXIT_DEFECT = 1
 EXIT_LOST_CONTACT = 1  # not the user's mistake: who restarts jobs may start this one again
-ON_RANKS = ("pretrain", "squad", "glue", "doctor", "study")  # that several ranks may run together
+ON_RANKS = ("pretrain", "squad", "glue", "vision", "doctor", "study")  # that several ranks may run together
 
 
 def fail(command: str, error: Exception) -> int:

@@ -36,10 +36,11 @@ SUMMARIES = {
     "score": "score predictions as the official SQuAD scripts do",
     "squad": "fine-tune, predict and score extractive question answering (also under torchrun, deepspeed, srun)",
     "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
+    "vision": "train and score a network on images, as in the LAMB paper (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
     "study": "a grid of runs, by optimizer, batch and seed -> one table, one figure; takes the words of pretrain",
 }
-STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue", "study")  # upon a signal, with a checkpoint
+STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue", "vision", "study")  # upon a signal, with a checkpoint
 # Words of calls whose result is what they print; the others leave files, and print what they did.
 PRINT_THEIR_RESULT = {
     "doctor",

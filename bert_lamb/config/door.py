@@ -20,7 +20,7 @@ from bert_lamb.config.evaluate import EvaluateConfig, check_evaluate
 from bert_lamb.config.finite import not_finite
 from bert_lamb.config.glue import GlueConfig, check_glue
 from bert_lamb.config.model_import import ImportConfig
-from bert_lamb.config.optimizer import AdamWConfig, LambConfig, LarsConfig
+from bert_lamb.config.optimizer import CLASSES as OPTIMIZERS
 from bert_lamb.config.paths import settle_texts
 from bert_lamb.config.plan import PlanConfig, check_plan
 from bert_lamb.config.pretrain import PretrainConfig, check_pretrain
@@ -28,6 +28,7 @@ from bert_lamb.config.results import BatchConfig, ExportConfig, PushConfig, Repo
 from bert_lamb.config.shards import InspectConfig, VerifyConfig, check_inspect
 from bert_lamb.config.squad import AskConfig, ScoreConfig, SquadConfig, check_ask, check_score, check_squad
 from bert_lamb.config.study import StudyConfig, check_study
+from bert_lamb.config.vision import VisionConfig, check_vision
 from bert_lamb.errors import UserError, UserErrors
 
 SCHEMAS: dict[str, type[Any]] = {
@@ -49,6 +50,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "ask": AskConfig,
     "score": ScoreConfig,
     "glue": GlueConfig,
+    "vision": VisionConfig,
     "report": ReportConfig,
     "study": StudyConfig,
 }
@@ -83,9 +85,8 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     for command, schema in SCHEMAS.items():
         store.store(group="schema", name=command, node=schema)
-    store.store(group="schema/optimizer", name="lamb", node=LambConfig)
-    store.store(group="schema/optimizer", name="lars", node=LarsConfig)
-    store.store(group="schema/optimizer", name="adamw", node=AdamWConfig)
+    for name, optimizer in OPTIMIZERS.items():
+        store.store(group="schema/optimizer", name=name, node=optimizer)
 
 
 def to_typed(command: str, node: DictConfig) -> Any:
@@ -186,6 +187,7 @@ CHECKS: dict[str, Any] = {
     "ask": check_ask,
     "score": check_score,
     "glue": check_glue,
+    "vision": check_vision,
     "report": no_checks,
     "study": check_study,
 }

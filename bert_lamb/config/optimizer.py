@@ -1,4 +1,4 @@
-"""The group `optimizer`: LAMB, LARS or AdamW."""
+"""The group `optimizer`: LAMB, LARS, AdamW, and what the LAMB paper compares them with on images."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -73,22 +73,62 @@ class AdamWConfig(OptimizerConfig):
     eps: float = 1e-6
 
 
+@dataclass
+class AdamConfig(OptimizerConfig):
+    name: str = "adam"
+    weight_decay: float = 0.0  # added to the gradient, as in the two below: not decoupled
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+@dataclass
+class AdagradConfig(OptimizerConfig):
+    name: str = "adagrad"
+    weight_decay: float = 0.0
+    eps: float = 1e-10
+
+
+@dataclass
+class MomentumConfig(OptimizerConfig):
+    name: str = "momentum"
+    weight_decay: float = 0.0
+    beta: float = 0.9
+
+
+CLASSES: dict[str, type[OptimizerConfig]] = {
+    "lamb": LambConfig,
+    "lars": LarsConfig,
+    "adamw": AdamWConfig,
+    "adam": AdamConfig,
+    "adagrad": AdagradConfig,
+    "momentum": MomentumConfig,
+}
+
+
 def check_optimizer(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Complaints:
     complaints = Complaints()
-    classes = {"lamb": LambConfig, "lars": LarsConfig, "adamw": AdamWConfig}
     complaints.unless(
-        type(optimizer) is classes.get(optimizer.name),
+        type(optimizer) is CLASSES.get(optimizer.name),
         "optimizer.name",
         optimizer.name,
-        "lamb, lars or adamw, chosen with optimizer=NAME; a yaml of your own begins with "
+        f"one of {', '.join(CLASSES)}, chosen with optimizer=NAME; a yaml of your own begins with "
         "defaults: [/schema/optimizer/NAME@_here_]",
     )
     complaints.unless(optimizer.weight_decay >= 0, "optimizer.weight_decay", optimizer.weight_decay, "0 or more")
-    if isinstance(optimizer, LambConfig | AdamWConfig):
+    if isinstance(optimizer, AdamConfig | AdagradConfig | MomentumConfig):
+        complaints.unless(
+            runtime.engine is EngineName.torch,
+            "runtime.engine",
+            runtime.engine.value,
+            f"torch with optimizer={optimizer.name}, which is here to compare with and is not tested on ranks",
+        )
+    if isinstance(optimizer, AdagradConfig):
+        check_if_positive(complaints, "optimizer.", optimizer, "eps")
+    if isinstance(optimizer, LambConfig | AdamWConfig | AdamConfig):
         for beta in optimizer.betas:
             complaints.unless(0 <= beta < 1, "optimizer.betas", tuple(optimizer.betas), "numbers in [0, 1)")
         check_if_positive(complaints, "optimizer.", optimizer, "eps")
-    if isinstance(optimizer, LarsConfig):
+    if isinstance(optimizer, LarsConfig | MomentumConfig):
         complaints.unless(0 <= optimizer.beta < 1, "optimizer.beta", optimizer.beta, "a number in [0, 1)")
     if isinstance(optimizer, LayerwiseConfig):
         for name in ("param_norm_bounds", "trust_ratio_bounds"):

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from bert_lamb.engine import zero_lamb
 from bert_lamb.engine.launch import Process, join_process_group, lend_to_deepspeed
 from bert_lamb.engine.optimizer_state import moments_of, norms_of, optimizer_step, set_optimizer_step
-from bert_lamb.engine.protocol import Fragment, StepResult
+from bert_lamb.engine.protocol import Fragment, StepResult, buffers_of
 from bert_lamb.engine.zero_layout import FlatPartition, read_layout, views
 from bert_lamb.errors import UserError
 from bert_lamb.optim import LayerwiseOptimizer, NormRecord
@@ -81,6 +81,10 @@ class DeepSpeedEngine:
         if counters is not None and self.loss_scale_counters is not None:
             for name, value in zip(SCALE_COUNTERS, counters, strict=True):
                 setattr(self._zero.loss_scaler, name, value)
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        return buffers_of(self._engine.module)
 
     def backward(self, loss: Tensor) -> None:
         self._engine.backward(loss * self._loss_factor, scale_wrt_gas=False)

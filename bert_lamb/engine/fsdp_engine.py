@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from bert_lamb.engine.launch import Process, join_process_group
 from bert_lamb.engine.optimizer_state import moments_of, norms_of, optimizer_step, set_optimizer_step
-from bert_lamb.engine.protocol import Fragment, StepResult
+from bert_lamb.engine.protocol import Fragment, StepResult, buffers_of
 from bert_lamb.optim import NormRecord
 from bert_lamb.optim.dtensor import local
 
@@ -75,6 +75,10 @@ class FsdpEngine:
         # The masters: while a step is at work, the model holds gathered weights under these names.
         self.masters: dict[str, Any] = dict(model.named_parameters())
         self.shapes = {name: master.shape for name, master in self.masters.items()}
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        return buffers_of(self.model)
 
     def backward(self, loss: Tensor) -> None:
         self._micro_steps += 1

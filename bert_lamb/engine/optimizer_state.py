@@ -1,8 +1,8 @@
-"""One view of the state of every optimizer an engine may hold: LAMB, LARS, torch's AdamW, apex's FusedLAMB."""
+"""One view of the state of every optimizer an engine may hold: LAMB, LARS, torch's own, apex's FusedLAMB."""
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Adagrad, Optimizer
 
 from bert_lamb.optim import LayerwiseOptimizer, NormRecord
 
@@ -13,16 +13,23 @@ def moments_of(optimizer: Optimizer, tensor: Tensor) -> dict[str, Tensor]:
         state = optimizer.state_of(tensor)
         return {name: state[name] for name in optimizer.MOMENTS}
     state = optimizer.state[tensor]
-    if not state:  # as torch's AdamW makes it; apex's FusedLAMB counts its steps in the groups instead
+    names = _moments_of_torch(optimizer)
+    if not state:  # as torch makes it; apex's FusedLAMB counts its steps in the groups instead
         device = tensor.device if optimizer.defaults.get("fused") else "cpu"
         state["step"] = torch.zeros((), device=device)
-        state["exp_avg"] = torch.zeros_like(tensor)
-        state["exp_avg_sq"] = torch.zeros_like(tensor)
-    return {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
+        state.update({name: torch.zeros_like(tensor) for name in names})
+    return {name: state[name] for name in names}
+
+
+def _moments_of_torch(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names as torch has them. A momentum of 0 is as good as none: torch begins with the gradient in its place."""
+    if isinstance(optimizer, SGD):
+        return ("momentum_buffer",)
+    return ("sum",) if isinstance(optimizer, Adagrad) else ("exp_avg", "exp_avg_sq")
 
 
 def optimizer_step(optimizer: Optimizer) -> int:
-    """Steps applied, as the first tensor of the optimizer's state counts them."""
+    """Steps applied, as the first tensor of the optimizer's state counts them; momentum counts none and needs none."""
     if _counts_in_groups(optimizer):
         return int(optimizer.param_groups[0].get("step", 0))
     return next((int(state["step"]) for state in optimizer.state.values() if "step" in state), 0)

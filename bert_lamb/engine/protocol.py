@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert_lamb.optim import NormRecord
 
@@ -35,6 +35,11 @@ class Fragment:
         return self.tensors["weight"].numel()
 
 
+def buffers_of(module: nn.Module) -> dict[str, Tensor]:
+    """The floating-point buffers of a module by name, live; counters and tables of indices are not learnt."""
+    return {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+
+
 class Engine(Protocol):
     """One process's view of the machine that computes a phase.
 
@@ -47,6 +52,13 @@ class Engine(Protocol):
     device: torch.device
     model: Any  # the module to call; it may wrap the caller's
     shapes: dict[str, torch.Size]  # of every parameter, whole, by name
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """What the model remembers beside its parameters, by name, whole and live: BatchNorm's running statistics.
+
+        Only rank 0's are saved and evaluated; see the README of this room.
+        """
 
     @property
     def loss_scale(self) -> float | None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bert_lamb.engine.optimizer_state import moments_of, norms_of, optimizer_step, set_optimizer_step
-from bert_lamb.engine.protocol import Fragment, StepResult
+from bert_lamb.engine.protocol import Fragment, StepResult, buffers_of
 from bert_lamb.optim import NormRecord
 
 
@@ -28,6 +28,10 @@ class TorchEngine:
         self.model = _Autocast(self.module, device) if precision == "bf16" else self.module
         self.named_parameters = dict(self.module.named_parameters())
         self.shapes = {name: parameter.shape for name, parameter in self.named_parameters.items()}
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        return buffers_of(self.module)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from bert_lamb.optim.apex_lamb import build_apex_lamb
 from bert_lamb.optim.groups import parameter_groups
@@ -17,12 +17,12 @@ from bert_lamb.optim.lars import Lars
 class OptimizerSettings:
     """What README.md of this room has formulas for; a field that the optimizer of this name does not have is None."""
 
-    name: Literal["lamb", "lars", "adamw"]
+    name: Literal["lamb", "lars", "adamw", "adam", "adagrad", "momentum"]
     weight_decay: float
     exempt_embeddings: bool = False
-    betas: Any = None  # LAMB, AdamW
-    eps: Any = None  # LAMB, AdamW
-    beta: Any = None  # LARS
+    betas: Any = None  # LAMB, AdamW, Adam
+    eps: Any = None  # LAMB, AdamW, Adam, Adagrad
+    beta: Any = None  # LARS, momentum
     bias_correction: Any = None  # LAMB
     nesterov: Any = None  # LAMB
     adapt_undecayed: bool = False  # LAMB, LARS
@@ -35,7 +35,7 @@ class OptimizerSettings:
 def build_optimizer(
     model: nn.Module, settings: OptimizerSettings, *, idle: Collection[str] = (), awaits_binding: bool
 ) -> Optimizer:
-    """LAMB, LARS or torch's AdamW; lr is 0 until an engine sets it at each step.
+    """LAMB, LARS or one of torch's own; lr is 0 until an engine sets it at each step.
 
     idle: names of parameters without a gradient in this run, which stay as they are: under LAMB, decay alone would
     shrink them at the rate of lr. awaits_binding: an engine will swap the parameters for flat partitions.
@@ -47,8 +47,15 @@ def build_optimizer(
         exempt_embeddings=settings.exempt_embeddings,
         idle=list(idle),
     )
-    if settings.name == "adamw":
-        return AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+    match settings.name:
+        case "adamw":
+            return AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+        case "adam":  # decay is added to the gradient, as in the two below
+            return Adam(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+        case "adagrad":
+            return Adagrad(groups, lr=0.0, eps=settings.eps)
+        case "momentum":
+            return SGD(groups, lr=0.0, momentum=settings.beta, fused=True)
     if settings.implementation == "apex":
         return build_apex_lamb(
             groups,

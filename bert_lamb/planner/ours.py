@@ -68,9 +68,7 @@ def method_of(runtime: RuntimeSettings, *, optimizer: str, num_layers: int, gpu:
     width = 2 if runtime.precision == "fp32" else 1
     is_bf16_optimizer = runtime.engine == "deepspeed" and runtime.precision == "bf16"
     return Method(
-        elementwise_units=0.0
-        if is_inside
-        else width * units,
+        elementwise_units=0.0 if is_inside else width * units,
         score_bytes=NO_SCORES,
         accumulation_bytes=0.0 if is_measured else BF16_ACCUMULATION if is_bf16_optimizer else ACCUMULATION,
         optimizer_bytes=optimizer_bytes(optimizer, has_copy=runtime.precision != "fp32"),

@@ -3,7 +3,7 @@
 metrics.py   metrics.jsonl -> phases with their records, refused where malformed
 layers.py    what was recorded of single parameters -> rows in order, tables by step
 summary.py   phases and scores -> the numbers of report.json
-glue.py      the scores of a task of GLUE
+glue.py      the scores of a task of GLUE, or on images
 speed.py     rates, utilization, memory and where the time went, by phase
 figures.py   phases -> plots as SVG
 page.html.j2 all of it -> one self-contained page
@@ -22,7 +22,7 @@ from bert_lamb.outputs.read_back import read_object, read_text
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE
 from bert_lamb.outputs.templates import render
 from bert_lamb.report.figures import draw_figures, draw_heat_maps
-from bert_lamb.report.glue import glue_sentences
+from bert_lamb.report.glue import score_sentences
 from bert_lamb.report.metrics import read_metrics
 from bert_lamb.report.summary import SCORES_FILE, as_table, read_scores, summarise
 
@@ -48,8 +48,8 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     scores = [read_scores(label, folder) for label, folder in {**own, **score_dirs}.items()]
 
     content = without_nan({**summarise(run, scores), "versions": versions})
-    of_glue = glue_sentences(run_dir)
-    content["sentences"] += of_glue
+    of_scores = score_sentences(run_dir)
+    content["sentences"] += of_scores
     page = render(
         PAGE_TEMPLATE,
         {
@@ -64,7 +64,7 @@ def report(*, run_dir: Path, score_dirs: dict[str, Path]) -> dict[str, Any]:
     )
     write_atomically(run_dir / REPORT_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_atomically(run_dir / REPORT_HTML, page)
-    print("\n\n".join([as_table(content), *of_glue]))
+    print("\n\n".join([as_table(content), *of_scores]))
     print(f"{run_dir / REPORT_HTML}")
     return content
 

@@ -65,6 +65,8 @@ def draw_figures(run: Run) -> list[tuple[str, str]]:
     ]
     if points(run, "mlm_accuracy")[0]:
         drawings.insert(1, ("Masked-LM accuracy", draw_accuracy))
+    if points(run, "accuracy")[0]:
+        drawings.insert(1, ("Accuracy", draw_image_accuracy))
     if any("trust_ratio_median" in one for phase in run.phases for one in phase.steps):
         drawings.append(("Trust ratio over all adapted parameters", draw_trust_ratio))
     drawings.append(("Throughput", draw_throughput))
@@ -138,6 +140,8 @@ def draw_loss(figure: Figure, run: Run) -> None:
         axes.plot(*points(run, "nsp_loss"), color=GREEN, label="next sentence")
     if points(run, "mlm_loss", "heldout")[0]:
         axes.plot(*points(run, "mlm_loss", "heldout"), "o", color=ORANGE, markersize=4, label="masked LM, held out")
+    if points(run, "loss", "image_scores")[0]:
+        axes.plot(*points(run, "loss", "image_scores"), "o", color=ORANGE, markersize=4, label="test images")
     for phase in run.phases:
         unigram = [one["unigram_cross_entropy"] for one in phase.heldout if "unigram_cross_entropy" in one]
         if unigram:
@@ -153,6 +157,13 @@ def draw_accuracy(figure: Figure, run: Run) -> None:
     axes.plot(*points(run, "mlm_accuracy"), color=BLUE, label="training")
     if points(run, "mlm_accuracy", "heldout")[0]:
         axes.plot(*points(run, "mlm_accuracy", "heldout"), "o", color=ORANGE, markersize=4, label="held out")
+    axes.legend(loc="lower right", fontsize=8)
+
+
+def draw_image_accuracy(figure: Figure, run: Run) -> None:
+    axes = axes_with_phases(figure, run, "share of images")
+    axes.plot(*points(run, "accuracy"), color=BLUE, label="training")
+    axes.plot(*points(run, "accuracy", "image_scores"), "o", color=ORANGE, markersize=4, label="test images")
     axes.legend(loc="lower right", fontsize=8)
 
 

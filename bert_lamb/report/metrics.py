@@ -31,6 +31,7 @@ class Phase:
     first_step: int  # steps of the run before this phase: step s of the phase is step first_step + s of the run
     steps: list[Record] = field(default_factory=list)
     heldout: list[Record] = field(default_factory=list)
+    image_scores: list[Record] = field(default_factory=list)
     trust_ratios: list[Record] = field(default_factory=list)
     num_steps: int = 0  # optimizer steps done, as far as any line tells
     is_at_target: bool = False  # done, however many steps were left
@@ -93,7 +94,7 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
     if kind == "resume":
         run.num_resumes += 1
         del run.phases[names.index(phase.name) + 1 :]
-        for records in (phase.steps, phase.heldout, phase.trust_ratios):
+        for records in (phase.steps, phase.heldout, phase.image_scores, phase.trust_ratios):
             records[:] = [one for one in records if one["step"] <= step]
         phase.num_steps = step
         return
@@ -110,7 +111,12 @@ def _add(run: Run, file: Path, number: int, record: Record) -> None:
         phase.is_at_target = True
     if kind in ("rollback", "target_reached", "phase_end", "scores", "glue_scores"):
         return
-    records = {"step": phase.steps, "heldout": phase.heldout, "trust_ratios": phase.trust_ratios}[kind]
+    records = {
+        "step": phase.steps,
+        "heldout": phase.heldout,
+        "image_scores": phase.image_scores,
+        "trust_ratios": phase.trust_ratios,
+    }[kind]
     if records and step <= records[-1]["step"]:
         raise _refusal(file, number, f"a {kind} at step {step}", f"one after step {records[-1]['step']}")
     records.append(record)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Self
 
 from bert_lamb.checkpoint.position import Position
-from bert_lamb.checkpoint.writing import HostCopy, Plan, begin
+from bert_lamb.checkpoint.writing import HostCopy, Plan, begin, shapes_of
 from bert_lamb.engine.agreement import from_rank_0, together
 from bert_lamb.engine.launch import Process
 from bert_lamb.engine.protocol import Engine
@@ -73,7 +73,8 @@ class Keeper:
         directory = self.run_dir.checkpoint_dir(stage.name, position.step)
         about = {"total_step": stage.steps_before + position.step, "is_by_clock": is_by_clock, **self.about}
         attempt = from_rank_0(self.process, secrets.token_hex(4))
-        plan = Plan(directory, position, engine.world_size, engine.shapes, about, attempt)
+        buffers = shapes_of(engine.buffers)
+        plan = Plan(directory, position, engine.world_size, engine.shapes, about, attempt, buffers)
         with together(self.process), refused(directory):
             if self.process.is_main:
                 begin(plan)

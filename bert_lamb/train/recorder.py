@@ -179,7 +179,7 @@ class Recorder:
 
     def heldout(self, stage: Stage, step: int, metrics: Mapping[str, float] | None) -> None:
         if self.is_main and metrics is not None:
-            self.write(stage, step, "heldout", **metrics)
+            self.write(stage, step, stage.heldout_kind, **metrics)
 
     def phase_end(self, stage: Stage) -> None:
         if self.is_main:

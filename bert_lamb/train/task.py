@@ -18,7 +18,7 @@ class Stage:
     Where the schedule continues the curve of the stage before, bias correction goes on counting too.
 
     index: among the stages of the run. num_instances: rows that it trains on. steps_before: optimizer steps of
-    earlier stages.
+    earlier stages. heldout_kind: of the lines in metrics.jsonl that hold what `Task.evaluate` finds.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Stage:
     schedule: Schedule
     num_instances: int
     steps_before: int = 0
+    heldout_kind: str = "heldout"
 
     @property
     def continues_curve(self) -> bool:

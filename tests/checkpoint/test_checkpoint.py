@@ -35,7 +35,8 @@ class Rank:
 
     shapes = SHAPES
 
-    def __init__(self, rank, world_size, pieces):
+    def __init__(self, rank, world_size, pieces, buffers=()):
+        self.buffers = dict(buffers)
         self.rank, self.world_size, self.pieces = rank, world_size, pieces
 
     def barrier(self):
@@ -83,6 +84,37 @@ def test_any_range_reads_back(folder):
             assert torch.equal(found, values(kind, "a.weight")[start : start + numel]), (kind, start, numel)
     whole = dict(checkpoint.weights())
     assert torch.equal(whole["a.weight"], values("weight", "a.weight").view(3, 5))
+
+
+def test_buffers_are_rank_0s_and_are_missed_when_they_are_gone(tmp_path):
+    """A model with BatchNorm: its statistics come back into a model and an engine; a file without them is damaged."""
+    folder = tmp_path / "vision-0000001"
+    norm = torch.nn.BatchNorm2d(3)
+    norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    engine = Rank(0, 1, [("a.weight", 0, 15), ("b.bias", 0, 4)], buffers={"norm.running_mean": norm.running_mean})
+    save_checkpoint(engine, folder, position=POSITION, about={"total_step": 1})
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.buffers == {"norm.running_mean": torch.Size([3])}
+    model = torch.nn.ModuleDict({"norm": torch.nn.BatchNorm2d(3)})
+    checkpoint.shapes = {}
+    checkpoint.load_weights(model)
+    assert model["norm"].running_mean.tolist() == [1.0, 2.0, 3.0]
+    norm.running_mean.zero_()
+    engine.held_fragments = list
+    checkpoint.load_into(engine)
+    assert norm.running_mean.tolist() == [1.0, 2.0, 3.0]
+    engine.buffers = {}
+    with pytest.raises(UserError, match=r"buffers norm.running_mean in .*; expected none, which this model has"):
+        checkpoint.load_into(engine)
+    meta = json.loads((folder / "checkpoint.json").read_text())
+    meta["buffers"]["norm.running_var"] = [3]
+    (folder / "checkpoint.json").write_text(json.dumps(sealed(meta)))
+    with pytest.raises(Damaged, match=r"0 of 3 elements of buffer of norm\.running_var"):
+        Checkpoint(folder)
+
+
+def test_without_buffers_nothing_is_said_of_them(folder):
+    assert "buffers" not in json.loads((folder / "checkpoint.json").read_text())
 
 
 @pytest.mark.parametrize("killed_in", ["write_rank_file", "write_atomically", "flush_to_disk"])

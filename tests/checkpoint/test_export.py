@@ -48,7 +48,7 @@ class OneRank:
 
     def __init__(self, parameters):
         self.parameters = parameters
-        self.shapes = {name: value.shape for name, value in parameters.items()}
+        self.shapes, self.buffers = {name: value.shape for name, value in parameters.items()}, {}
 
     def barrier(self):
         pass

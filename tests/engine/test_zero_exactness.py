@@ -20,6 +20,7 @@ from bert_lamb.checkpoint.reading import Checkpoint
 from bert_lamb.engine.state_size import state_bytes
 from bert_lamb.engine.torch_engine import TorchEngine
 from bert_lamb.optim import Lamb, Lars, parameter_groups
+from tests.engine import small_images
 from tests.engine import small_training as small
 from tests.engine.truths import in_one_process, lamb_by_oracle
 from tests.launch import run_ranks
@@ -117,6 +118,8 @@ MEMORY_CASES = [
     ]
 ]
 IDLE_CASES = [{"name": "idle-bf16", "zero_stage": 1, "precision": "bf16", "last_step": 0}]
+IMAGE_CASES = [{"name": f"images-stage{stage}", "zero_stage": stage, "images": True} for stage in range(4)]
+IMAGE_CASES.append({"name": "images-fsdp", **FSDP, "images": True})
 COUNTED_CASE = {  # bf16, in four micro-steps
     "name": "counted",
     **FSDP,
@@ -158,6 +161,7 @@ ALL_CASES = [
     *ADAMW_CASES,
     *IDLE_CASES,
     *MEMORY_CASES,
+    *IMAGE_CASES,
     COUNTED_CASE,
     SCALED_CASE,
     *HALF_CASES,
@@ -245,6 +249,27 @@ def test_a_gradient_that_is_not_finite_changes_nothing(trained, truth):
         assert checkpoint.position.optimizer_step == small.NUM_STEPS
         largest, _ = distance(weights_of(checkpoint), expected, start)
         assert largest < 1e-6, (case, largest)
+
+
+def test_a_resnet_equals_one_process(trained):
+    """Weights of 4 dimensions, and BatchNorm over ghost batches: parameters as above, and rank 0's statistics.
+
+    Truth: one process on the whole batch and the numpy oracle. A LAMB that adapts BatchNorm is further away.
+    """
+    model = small_images.make_model()
+    start = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    expected, _ = lamb_by_oracle(model)
+    assert sum(weight.ndim == 4 for weight in expected.values()) == 9
+    statistics = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+    for case in IMAGE_CASES:
+        checkpoint = trained(2)[case["name"]]
+        largest, relative = distance(weights_of(checkpoint), expected, start)
+        assert largest < 1e-6, (case, largest)
+        assert relative < 1e-5, (case, relative)
+        assert checkpoint.buffers.keys() == statistics.keys()
+        for name, buffer in statistics.items():
+            found = checkpoint.read("buffer", name, 0, buffer.numel())
+            torch.testing.assert_close(found, buffer, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_lars_equals_one_process(trained, truth):

@@ -1,29 +1,34 @@
 """The small training in one process, without ranks: what every way of distributing it must reproduce."""
 
 import torch
+from transformers import ResNetForImageClassification
 
 from bert_lamb.optim import parameter_groups
+from tests.engine import small_images
 from tests.engine import small_training as small
 from tests.oracles.lamb import LambOracle
 
 
 def is_exempt(name):
-    """Of BERT's parameters; by name, where the code under test looks at dimensions and modules."""
-    return name.endswith("bias") or "LayerNorm" in name
+    """Of BERT's and ResNet's parameters; by name, where the code under test looks at dimensions and modules."""
+    return name.endswith("bias") or "LayerNorm" in name or "normalization" in name
 
 
 def gradients_of_step(model, step):
-    batch = small.sequences(step)
-    sums = model(*small.join(batch))
     model.zero_grad()
-    (sums.mlm_loss / small.num_predictions(batch) + sums.nsp_loss / small.GLOBAL_BATCH).backward()
+    if isinstance(model, ResNetForImageClassification):
+        small_images.share_of_loss(model, step, 0, small.GLOBAL_BATCH).backward()
+    else:
+        batch = small.sequences(step)
+        sums = model(*small.join(batch))
+        (sums.mlm_loss / small.num_predictions(batch) + sums.nsp_loss / small.GLOBAL_BATCH).backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), small.MAX_GRAD_NORM)
     return float(norm)
 
 
-def lamb_by_oracle():
-    """(parameters by name after eight steps of the numpy oracle, gradient norms of the steps)."""
-    model = small.make_model()
+def lamb_by_oracle(model=None):
+    """(parameters by name after eight steps of the numpy oracle, gradient norms of the steps); of the small BERT."""
+    model = model or small.make_model()
     oracle = LambOracle(betas=small.BETAS, eps=small.EPS)
     norms = []
     for step in range(1, small.NUM_STEPS + 1):

@@ -22,6 +22,7 @@ from bert_lamb.engine.fsdp_engine import FsdpEngine, shard
 from bert_lamb.engine.launch import join_process_group, this_process
 from bert_lamb.engine.zero_layout import views
 from bert_lamb.optim import Lamb, Lars, Segments, parameter_groups
+from tests.engine import small_images
 from tests.engine.fsdp_cases import count_collectives, keep_sharded_gradients
 from tests.engine.small_training import (
     ACCUMULATION,
@@ -41,16 +42,14 @@ from tests.engine.small_training import (
 
 def train(case, process, out):
     state_before = sum(alive_storages().values()) if case.get("measures_memory") else 0
-    model = make_model()
+    model = small_images.make_model() if case.get("images") else make_model()
     source = Checkpoint(out / case["resume"]) if "resume" in case else None
     if source:
-        with torch.no_grad():
-            for name, weight in source.weights():
-                dict(model.named_parameters())[name].copy_(weight)
+        source.load_weights(model)
     is_fsdp = case.get("engine") == "fsdp"
     if is_fsdp:
         shard(model, process=process, precision=case.get("precision", "fp32"))
-    groups = parameter_groups(model.named_parameters(), weight_decay=WEIGHT_DECAY)
+    groups = parameter_groups(model if case.get("images") else model.named_parameters(), weight_decay=WEIGHT_DECAY)
     name = case.get("optimizer", "lamb")
     layerwise = {"lr": 0.0, "implementation": case.get("implementation", "foreach"), "awaits_binding": not is_fsdp}
     layerwise["skip_nonfinite"] = False  # as build_optimizer has it
@@ -102,7 +101,8 @@ def train(case, process, out):
         if case.get("counts_collectives"):
             result, collectives = count_collectives(lambda step=step: one_step(engine, step, micro_batch_size))
         else:
-            result, collectives = one_step(engine, step, micro_batch_size), {}
+            loss = small_images.share_of_loss if case.get("images") else of_sequences
+            result, collectives = one_step(engine, step, micro_batch_size, loss=loss), {}
         assert result.is_applied, (case, result)
         ratios = {
             n: r for record in engine.norms() for n, r in zip(record.names, record.trust_ratio.tolist(), strict=True)
@@ -168,19 +168,23 @@ def alive_storages():
     return {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in (*local, *grads)}
 
 
-def one_step(engine, step, micro_batch_size, factor=1.0):
+def of_sequences(model, step, begin, num_sequences):
+    """The share of a step's loss that sequences begin and following have."""
+    batch = sequences(step)
+    sums = model(*join(batch[begin : begin + num_sequences]))
+    return sums.mlm_loss / num_predictions(batch) + sums.nsp_loss / GLOBAL_BATCH
+
+
+def one_step(engine, step, micro_batch_size, factor=1.0, loss=of_sequences):
     """One optimizer step on this rank's share of the step's batch, its losses multiplied by a factor."""
-    micro_steps(engine, step, micro_batch_size, factor)
+    micro_steps(engine, step, micro_batch_size, factor, loss)
     return engine.step(LR)
 
 
-def micro_steps(engine, step, micro_batch_size, factor=1.0):
-    batch = sequences(step)
+def micro_steps(engine, step, micro_batch_size, factor=1.0, loss=of_sequences):
     for micro_step in range(GLOBAL_BATCH // engine.world_size // micro_batch_size):
         begin = (micro_step * engine.world_size + engine.rank) * micro_batch_size
-        sums = engine.model(*join(batch[begin : begin + micro_batch_size]))
-        loss = sums.mlm_loss / num_predictions(batch) + sums.nsp_loss / GLOBAL_BATCH
-        engine.backward(loss * factor)
+        engine.backward(loss(engine.model, step, begin, micro_batch_size) * factor)
 
 
 def main():

@@ -14,6 +14,7 @@ from bert_lamb.cli.main import main as bert_lamb
 from tests.launch import CHECKOUT
 from tests.synthetic import make_shards
 from tests.tiny_bert import PEOPLE, PLACES, make_tokenizer, save_encoder
+from tests.vision.material import write_npz
 
 GOOGLE = CHECKOUT / "tests" / "checkpoint" / "importing" / "google"
 TINY = (
@@ -31,6 +32,11 @@ CORPUS = (
 )
 SCORED = ("data=questions.json", "predictions=predictions.json")
 MNLI = ("task=rte", "model_dir=encoder", "data_dir=glue")
+
+LENET = (
+    *("image_model=lenet", "image_size=12", "global_batch_size=8", "num_epochs=0.5", "peak_lr=1e-2"),
+    "runtime.micro_batch_size.vision=8",
+)
 
 REFERENCE = "undamaged"  # the shards that all jobs with is_remade make
 
@@ -204,6 +210,7 @@ JOBS: dict[str, Job] = {
         ("encoder", "glue", "glue-run"),
         breaks=("glue-run/*",),
     ),
+    "vision": Job(("vision", "data=images.npz", *LENET, *ONE_PROCESS, "run_dir=out"), ("images.npz",), "out"),
     "report": Job(
         ("report", "run_dir=run", "scores.a=squad"),
         ("run", "squad"),
@@ -269,6 +276,7 @@ def make_inputs(folder: Path) -> Path:
     _write_questions(folder)
     _write_corpora(folder)
     _write_glue(folder)
+    write_npz(folder / "images.npz")
     (folder / "google").mkdir()
     for original in (*GOOGLE.glob("bert_model.ckpt.*"), GOOGLE / "bert_config.json", GOOGLE / "vocab.txt"):
         shutil.copy(original, folder / "google")

@@ -18,7 +18,7 @@ from tests.fuzz.runner import TIMEOUT, Outcome
 LINE = r"bert-lamb {command}: (rank \d+ of \d+ on \S+: )?found .*; expected .*; fix: .*"
 MAX_LINE = 3_000
 PROGRESS = re.compile(r".*: .*(/s|left|done).*")  # plain lines of bert_lamb/progress.py
-FINISHED = ("scores.json", "glue.json", "model", "predictions.json", "manifest.json", "report.json")
+FINISHED = ("scores.json", "glue.json", "vision.json", "model", "predictions.json", "manifest.json", "report.json")
 
 
 def faults(

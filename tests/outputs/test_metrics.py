@@ -41,7 +41,7 @@ def test_what_is_written_can_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        ("step", {**STEP, "accuracy": 1.0}, "accuracy in no table"),
+        ("step", {**STEP, "correctness": 1.0}, "correctness in no table"),
         ("steps", STEP, "steps in no table"),
         ("step", {name: value for name, value in STEP.items() if name != "loss"}, "loss None, which is no number"),
         ("step", {**STEP, "loss": "2"}, "loss '2', which is no number"),

@@ -142,7 +142,8 @@ def header(name):
 
 def test_this_file_knows_every_recipe():
     names = {path.stem for path in (conf_dir() / "recipe").glob("*.yaml")}
-    assert names == {*WITH_SOURCE, "demo", "continue"}
+    of_images = {name for name in names if name.startswith(("resnet50_", "mnist_"))}  # tests/vision/test_recipes.py
+    assert names - of_images == {*WITH_SOURCE, "demo", "continue"}
 
 
 @pytest.mark.parametrize("name", PAPER_ROWS)

@@ -56,7 +56,7 @@ class Training:
 
     def __init__(self, process, ranks=None):
         self.rank, self.world_size = process.rank, process.world_size
-        self.shapes = {"w": torch.Size([8])}
+        self.shapes, self.buffers = {"w": torch.Size([8])}, {}
         share = 8 // self.world_size
         self.state = {kind: torch.arange(float(share)) + 8 * self.rank for kind in ("weight", "exp_avg")}
         self.all_reduce_sum = ranks.all_reduce_sum if ranks else lambda values: values
