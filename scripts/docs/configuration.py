@@ -41,7 +41,7 @@ def page() -> str:
 
 
 def schemas() -> list[type[Any]]:
-    """Each dataclass of the schema once: those of the commands, each followed by the groups that it is first to name."""
+    """Each dataclass of the schema once: those of the commands, each followed by the groups that it names first."""
     found: dict[type[Any], None] = {}
 
     def visit(schema: type[Any]) -> None:
