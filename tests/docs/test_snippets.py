@@ -16,7 +16,7 @@ from bert_lamb.optim import Lamb, Lars, parameter_groups
 from tests.launch import CHECKOUT
 
 PAGES = ["docs/optim.md", "bert_lamb/optim/README.md"]
-TITLES = ["LAMB elsewhere", "Plain PyTorch", "DDP", "FSDP2", "transformers' Trainer", "Accelerate"]
+TITLES = ["LAMB elsewhere", "Plain PyTorch", "DDP", "FSDP2", "transformers' Trainer", "Accelerate", "Reference"]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,11 @@ def test_the_trainer_takes_every_step_with_lamb(trained):
     block = trained["transformers' Trainer"]
     assert (block["optimizer"], block["skipped"], block["steps"]) == ("Lamb", 0, 4)
     assert all(weight.isfinite().all() for weight in block["weights"].values())
+
+
+def test_lars_takes_every_step(trained):
+    block = trained["Reference"]
+    assert (block["optimizer"], block["skipped"], block["steps"]) == ("Lars", 0, 8)
 
 
 def test_the_page_has_a_block_under_each_title():
