@@ -8,7 +8,7 @@ import re
 import pytest
 
 from scripts.docs import staging
-from scripts.docs.staging import CHECKOUT, CODE, links, pages
+from scripts.docs.staging import CHECKOUT, links, pages
 
 PAGES = pages()
 
@@ -84,5 +84,7 @@ def test_what_is_staged_is_whole(tmp_path, monkeypatch):
     assert missing == []
 
 
-def test_code_holds_no_links():
-    assert CODE.sub("", "a [b](c)\n\n    [d](e)\n\n```\n[f](g)\n```\n[h](i)\n").split() == ["a", "[b](c)", "[h](i)"]
+def test_code_holds_no_links(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a [b](c.md)\n\n    [d](e)\n\n```\n[f](g)\n```\n[h](i#j) [k](https://l) [m](#n)\n")
+    assert list(links(page)) == [(tmp_path / "c.md", ""), (tmp_path / "i", "j"), (page, "n")]
