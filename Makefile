@@ -11,7 +11,7 @@ PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib \
 	-x 'transformers/models/(?!bert/|auto/|__init__)|torch/testing/_internal|torch/_inductor/|/tests?/|jax/experimental'
 
-.PHONY: demo test cluster lint format clean
+.PHONY: demo test cluster lint format docs clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" IF_EXISTS=$(if $(FRESH),restart,resume) scripts/demo.sh
@@ -31,6 +31,11 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Not --quiet: warnings that are not printed do not fail a strict build.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m scripts.docs --stage
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "found $$($(PYTHON) --version); expected Python 3.11 or newer; fix: make PYTHON=python3.11 ..."; exit 2; }
@@ -45,6 +50,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps timm
 	$(COMPILE)
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 clean:

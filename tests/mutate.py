@@ -18,7 +18,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LISTS = sorted((CHECKOUT / "tests").rglob("mutations.txt"))  # one for each room
-PARTS = ["bert_lamb", "conf", "data_prep", "scripts", "tests", "pyproject.toml", "README.md", "Makefile"]
+PARTS = [".ci", ".github", "bert_lamb", "conf", "data_prep", "docs", "scripts", "tests"]
+PARTS += [path.name for path in sorted(CHECKOUT.iterdir()) if path.is_file() and not path.name.startswith(".")]
 
 
 @dataclass(frozen=True)
