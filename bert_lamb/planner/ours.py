@@ -1,6 +1,7 @@
 """This framework as a `Method`, by its runtime, and the efficiencies that are taken for it.
 
-Nothing of it has run on a GPU: published programs' efficiencies stand for its own, until `planner.measure=true`.
+One row of it was measured on a GPU (README.md); published programs' efficiencies stand for its own, until
+`planner.measure=true`.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 metrics.py   metrics.jsonl -> phases with their records, refused where malformed
 layers.py    what was recorded of single parameters -> rows in order, tables by step
 summary.py   phases and scores -> the numbers of report.json
-glue.py      the scores of a task of GLUE, or on images
+sentences.py the scores of a task of GLUE, or on images
 speed.py     rates, utilization, memory and where the time went, by phase
 figures.py   phases -> plots as SVG
 page.html.j2 all of it -> one self-contained page
@@ -22,8 +22,8 @@ from bert_lamb.outputs.read_back import read_object, read_text
 from bert_lamb.outputs.run_dir import CONFIG_FILE, METRICS_FILE, VERSIONS_FILE
 from bert_lamb.outputs.templates import render
 from bert_lamb.report.figures import draw_figures, draw_heat_maps
-from bert_lamb.report.glue import score_sentences
 from bert_lamb.report.metrics import read_metrics
+from bert_lamb.report.sentences import score_sentences
 from bert_lamb.report.summary import SCORES_FILE, as_table, read_scores, summarise
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"

@@ -2,7 +2,7 @@
 
 Truths: the reference in float64 on the same GPU; eager steps, for captured ones, bit for bit. The tests of
 test_optim_fused.py run natively too where there is a GPU.
-Breaks that turn this file red (none was tried: written where there is no GPU): atomics in the norms, a promise of
+Breaks that turn this file red (none was tried: the hour on a GPU went to measuring): atomics in the norms, a promise of
 alignment that does not hold, a table of addresses that a later step frees or overwrites, a number read back.
 """
 
