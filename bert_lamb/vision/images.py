@@ -96,6 +96,8 @@ def from_npz(file: Path) -> ImageData:
     """train_images, test_images: uint8 [N, height, width] or [N, height, width, C]; train_labels, test_labels: [N]."""
     names = [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
     expected = f"an .npz with {', '.join(names)}, without pickles"
+    if file.is_file() and not zipfile.is_zipfile(file):  # a lone array or a pickle, which np.load knows too
+        raise UserError(found=f"{file}, which is no zip archive as an .npz is", expected=expected, fix=FIX)
     try:
         with np.load(file, allow_pickle=False) as opened:
             arrays = {name: opened[name] for name in names}
@@ -194,6 +196,7 @@ def read_parquet(folder: Path, files: dict[str, list[Path]]) -> dict[str, Any]:
     """Rows by split, mapped from the cache that `datasets` makes of them; images stay encoded."""
     import datasets
 
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs of a damaged file, the error says too
     try:
         rows = datasets.load_dataset("parquet", data_files={name: list(map(str, of)) for name, of in files.items()})
         for split in files:

@@ -4,6 +4,7 @@ Truth: an uninterrupted run, transformers' own model, another cut of the batch.
 """
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -195,7 +196,18 @@ def test_files_that_cannot_be_used_are_refused(folder, tmp_path, capsys):
 
     assert "no folder and no .npz" in line("nothing")
     (tmp_path / "cut.npz").write_bytes((folder / "images.npz").read_bytes()[:500])
-    assert "cut.npz that cannot be read" in line("cut.npz")
+    assert "cut.npz, which is no zip archive" in line("cut.npz")
+    for name, content in (("empty", b""), ("text", b"x"), ("pickle", pickle.dumps(object()))):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+        assert f"{name}.npz, which is no zip archive" in line(f"{name}.npz")
+    with (tmp_path / "lone.npz").open("wb") as file:
+        np.save(file, np.zeros((1, 12, 12), np.uint8))
+    assert "lone.npz, which is no zip archive" in line("lone.npz")
+    whole = (folder / "images.npz").read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(whole[:200] + b"????" + whole[204:])
+    assert "damaged.npz that cannot be read" in line("damaged.npz")
+    (tmp_path / "folder.npz").mkdir()
+    assert "folder.npz that cannot be read" in line("folder.npz")
     np.savez(tmp_path / "few.npz", train_images=np.zeros((1, 12, 12), np.uint8))
     assert "few.npz that cannot be read" in line("few.npz")
     write_folders(tmp_path / "folders")
