@@ -6,6 +6,7 @@ Letters: N images, C channels (1 or 3).
 import hashlib
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -196,7 +197,7 @@ def read_parquet(folder: Path, files: dict[str, list[Path]]) -> dict[str, Any]:
     """Rows by split, mapped from the cache that `datasets` makes of them; images stay encoded."""
     import datasets
 
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs of a damaged file, the error says too
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # our error says it
     try:
         rows = datasets.load_dataset("parquet", data_files={name: list(map(str, of)) for name, of in files.items()})
         for split in files:

@@ -1,5 +1,6 @@
 """Datasets of the Hugging Face hub, or a folder in its layout, streamed through `datasets`: nothing is cached."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +39,7 @@ def describe(source: Source) -> str:
 def _load(source: Source):  # type: ignore[no-untyped-def]
     import datasets
 
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # our error says it
     return datasets.load_dataset(
         source.dataset, source.dataset_config or None, split=source.dataset_split, streaming=True
     )

@@ -294,6 +294,13 @@ def test_huggingface_by_folder(tmp_path):
         read("huggingface", dataset=str(tmp_path / "set"), text_column="body")
 
 
+def test_a_damaged_file_of_a_data_set_is_our_line_alone(tmp_path, caplog):
+    (tmp_path / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="that cannot be loaded"):
+        read("huggingface", dataset=str(tmp_path))
+    assert caplog.records == []
+
+
 def test_huggingface_that_cannot_be_loaded(tmp_path):
     with pytest.raises(UserError, match=r"absent train that cannot be loaded.*sources\.corpus\.dataset"):
         read("huggingface", dataset=str(tmp_path / "absent"))

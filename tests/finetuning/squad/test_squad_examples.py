@@ -268,6 +268,13 @@ def test_a_spoilt_data_set_is_refused_with_its_row(tmp_path, spoil, message):
         read_hub_examples(as_data_set(tmp_path / "set", where_questions(), spoil=spoil))
 
 
+def test_a_damaged_file_is_our_line_alone(tmp_path, caplog):
+    (tmp_path / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="whose split train cannot be read"):
+        read_hub_examples(source_of("eval_file", f"hub:{tmp_path}:train"))
+    assert caplog.records == []
+
+
 def test_a_data_set_that_is_not_there_is_a_line():
     with pytest.raises(UserError, match="eval_file=hub:/nowhere:train whose split train cannot be read"):
         read_hub_examples(source_of("eval_file", "hub:/nowhere:train"))
