@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from bert_lamb.checkpoint.folder.contents import quiet_transformers
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
+from bert_lamb.outputs.read_back import read_object
 from bert_lamb.outputs.run_dir import RunKind
 
 MODEL_NAME, RESULT_NAME = "model", "vision.json"
@@ -40,16 +41,10 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     file = run_dir / RESULT_NAME
     if not file.is_file():
         return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or not {"accuracy", "loss", "summary"} <= content.keys():
-        raise UserError(
-            found=f"{file} without a score",
-            expected="what `bert-lamb vision` wrote there",
-            fix="set run_dir, or if_exists=restart",
-        )
+    expected, fix = "what `bert-lamb vision` wrote there", "set run_dir, or if_exists=restart"
+    content = read_object(file, expected=expected, fix=fix)
+    if not {"accuracy", "loss", "summary"} <= content.keys():
+        raise UserError(found=f"{file} without a score", expected=expected, fix=fix)
     return content
 
 

@@ -21,6 +21,7 @@ from bert_lamb.finetuning.glue.examples import Example
 from bert_lamb.finetuning.glue.tasks import TASKS, GlueTask
 from bert_lamb.finetuning.model_folder import MODEL_NAME
 from bert_lamb.outputs.atomic import write_atomically
+from bert_lamb.outputs.read_back import read_object
 from bert_lamb.outputs.run_dir import RunKind
 
 PREDICTIONS_NAME, RESULT_NAME = "predictions", "glue.json"
@@ -53,16 +54,10 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     file = run_dir / RESULT_NAME
     if not file.is_file():
         return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict) or not {"task", "scores", "score", "num_examples", "summary"} <= content.keys():
-        raise UserError(
-            found=f"{file} without scores",
-            expected="what `bert-lamb glue` wrote there",
-            fix="set run_dir, or if_exists=restart",
-        )
+    expected, fix = "what `bert-lamb glue` wrote there", "set run_dir, or if_exists=restart"
+    content = read_object(file, expected=expected, fix=fix)
+    if not {"task", "scores", "score", "num_examples", "summary"} <= content.keys():
+        raise UserError(found=f"{file} without scores", expected=expected, fix=fix)
     return content
 
 
