@@ -317,10 +317,13 @@ def run_study(config: StudyConfig) -> int:
 
     if config.study.cell is None:
         study(config, composed)
+        return 0
+    from bert_lamb.study.cell import launch_cell, run_cell
+
+    if config.study.launch:
+        launch_cell(config)
     else:
         _settle_device(config.runtime)
-        from bert_lamb.study.cell import run_cell
-
         run_cell(config, composed)
     return 0
 

@@ -18,25 +18,28 @@ def conf_dir() -> Path:
 
 def compose(command: str, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
     """The typed configuration of `command` with `overrides`; raises UserError for what Hydra or the checks refuse."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from bert_lamb.cli.overrides import make_ready
     from bert_lamb.config import door
 
     door.register_schemas()
     if renamed := door.renamed_keys(command, overrides):
         raise UserErrors(renamed)
-    words = make_ready(door.SCHEMAS[command], overrides)
+    return door.to_typed(command, compose_node(command, make_ready(door.SCHEMAS[command], overrides)))
+
+
+def compose_node(command: str, words: Sequence[str]):  # type: ignore[no-untyped-def]
+    """What Hydra composes of words that are ready for it; raises UserError for what it refuses."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            node = hydra.compose(config_name=command, overrides=words)
+            return hydra.compose(config_name=command, overrides=list(words))
     except (HydraException, OmegaConfBaseException, OSError, *OF_HYDRA) as error:  # OSError: a name too long for a file
         raise does_not_compose(command, error) from error
-    return door.to_typed(command, node)
 
 
 def does_not_compose(command: str, error: Exception) -> UserError:

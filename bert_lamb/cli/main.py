@@ -122,7 +122,7 @@ def _main(arguments: list[str]) -> int:
             raise UserError(
                 found=f"command {command!r}", expected=f"one of {', '.join(SUMMARIES)}", fix="see bert-lamb --help"
             ).reported_by("machine")
-        if any(word.startswith(MARKS_OF_HYDRA) for word in overrides):
+        if any(word.startswith(MARKS_OF_HYDRA) for word in overrides) and not _asks_for_jobs(command, overrides):
             from bert_lamb.cli.under_hydra import run_under_hydra
 
             return run_under_hydra(command, overrides)
@@ -138,14 +138,27 @@ def _compose_and_run(command: str, overrides: Sequence[str]) -> int:
     from bert_lamb.cli.compose import compose
     from bert_lamb.cli.run import run
 
+    of_launcher: list[str] = []
     try:
-        config = compose(command, overrides)
+        if command == "study" and (of_launcher := [word for word in overrides if word.startswith(MARKS_OF_HYDRA)]):
+            from bert_lamb.cli.overrides import make_ready, without_ours
+            from bert_lamb.config.study import StudyConfig
+
+            # The words of a sweep, whose texts Hydra would cut at commas.
+            overrides = without_ours(make_ready(StudyConfig, [word for word in overrides if word not in of_launcher]))
+        config = compose(command, [*overrides, *of_launcher])
     except UserError as error:
         error.reported_by("machine")  # every rank has the same command line
         raise
-    if command == "study":
-        config.study.words = list(overrides)  # each of its runs is composed from them again
+    if command == "study":  # each of its runs is composed from its words again
+        config.study.words, config.study.jobs = list(overrides), of_launcher
     return run(command, config)
+
+
+def _asks_for_jobs(command: str, words: Sequence[str]) -> bool:
+    """Whether it is a study whose runs a launcher shall take; a job of it names its run."""
+    no_study = command != "study" or any(word.startswith(("-", "study.cell=")) for word in words)
+    return not no_study and any(word.startswith(("spread=", "hydra/launcher=")) for word in words)
 
 
 def _check_working_folder() -> None:

@@ -93,9 +93,9 @@ def _declare(entries: dict[str, Any]) -> list[str]:
     return [f"+{ENTRY_GROUP}={ENTRY_OPTION}"]
 
 
-def is_ours(word: str) -> bool:
-    """Whether make_ready has put the word there."""
-    return word == f"+{ENTRY_GROUP}={ENTRY_OPTION}"
+def without_ours(words: Sequence[str]) -> list[str]:
+    """The words without those that make_ready has added."""
+    return [word for word in words if word != f"+{ENTRY_GROUP}={ENTRY_OPTION}"]
 
 
 def quoted(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bert_lamb.cli import faults
-from bert_lamb.cli.compose import OF_HYDRA, conf_dir, does_not_compose
+from bert_lamb.cli.compose import OF_HYDRA, compose_node, conf_dir, does_not_compose
 from bert_lamb.cli.faults import EXIT_CHECK_FAILED, EXIT_USER_ERROR
 from bert_lamb.cli.run import run
 from bert_lamb.cli.system_errors import user_error_of
@@ -33,7 +33,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    from bert_lamb.cli.overrides import is_ours, make_ready
+    from bert_lamb.cli.overrides import make_ready, without_ours
     from bert_lamb.cli.yaml_texts import check_own_files
     from bert_lamb.config import door
 
@@ -64,7 +64,8 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
                 error.reported_by("machine")  # every rank has the same command line and files
                 raise
             if command == "study":
-                typed_config.study.words = [word for word in HydraConfig.get().overrides.task if not is_ours(word)]
+                task = without_ours(HydraConfig.get().overrides.task)
+                typed_config.study.words = [word for word in task if not word.startswith("spread=")]
             status = run(command, typed_config)
         except Exception as error:
             statuses.append(faults.fail(command, error))
@@ -84,6 +85,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
     except CheckFailed:
         statuses.append(EXIT_CHECK_FAILED)
     except (HydraException, OmegaConfBaseException) as error:
+        _check_launcher(command, words)
         raise does_not_compose(command, error) from error
     except OSError as error:  # of Hydra's own files, such as multirun.yaml
         refused = user_error_of(error, output=None, how_to_go_on="call it again")
@@ -111,6 +113,16 @@ def _check_flags(command: str, words: list[str]) -> None:
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     parser.parse_args(words)
+
+
+def _check_launcher(command: str, words: list[str]) -> None:
+    """UserError where what chooses the launcher does not compose by itself.
+
+    Without the launcher Hydra takes the call for a single job, and complains of the first value with a comma.
+    """
+    of_launcher = [word for word in words if word.startswith(("spread=", "hydra/launcher="))]
+    if of_launcher:
+        compose_node(command, of_launcher)
 
 
 def _go_to(directory: Path) -> None:

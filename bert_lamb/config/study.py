@@ -32,6 +32,7 @@ class StudySettings:
     keep_checkpoints: bool = False  # else they go when a run is done
     cell: str | None = None  # run this one alone; how the study starts its runs
     words: list[str] = field(default_factory=list)  # the command line as typed, which fills this in
+    jobs: list[str] = field(default_factory=list)  # its words of Hydra's launcher; each run is a job of it
 
 
 @dataclass

@@ -8,7 +8,6 @@ RUN/table.md, figure.svg, study.html                 drawing.py: what study.json
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,14 @@ from typing import Any
 import yaml
 
 from bert_lamb.config.study import StudyConfig
+from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import RunDir, RunKind
 from bert_lamb.pretraining.scaling import settled
 from bert_lamb.study.definition import (
     CELLS,
+    LOGS,
     RESULTS,
     Composer,
     outcome_of,
@@ -32,10 +33,11 @@ from bert_lamb.study.definition import (
 )
 from bert_lamb.study.drawing import FIGURE_FILE, PAGE_FILE, TABLE_FILE, draw
 from bert_lamb.study.grid import Cell, all_cells, known_cells
-from bert_lamb.study.processes import Launcher, run_all
+from bert_lamb.study.jobs import Jobs, run_rounds
+from bert_lamb.study.processes import Launcher, run_all, threads_of
 from bert_lamb.train.stop import STOPPED_BY_SIGNAL, stop_on_signals
 
-STUDY_JSON, LOGS = "study.json", "logs"
+STUDY_JSON = "study.json"
 DRAWN_AFTER_SECONDS = 60.0  # of a run: a shorter one waits for the end, since a drawing takes seconds
 DRAWN = {TABLE_FILE, FIGURE_FILE, PAGE_FILE}
 STUDY = RunKind("a study", mark="study", results=frozenset({CELLS, RESULTS, LOGS, STUDY_JSON, *DRAWN}))
@@ -47,6 +49,12 @@ def study(config: StudyConfig, composed: Composer) -> None:
     composed: the typed configuration of words. Exits with STOPPED_BY_SIGNAL when a signal asks.
     """
     root, settings = Path(config.run_dir), config.study
+    if settings.jobs and settings.parallel_runs != 1:
+        raise UserError(
+            found=f"study.parallel_runs={settings.parallel_runs} with {' '.join(settings.jobs)}",
+            expected="the launcher to decide how many jobs there are at a time",
+            fix="leave it out; on SLURM, set hydra.launcher.array_parallelism",
+        )
     run_dir, variants = RunDir(root, STUDY), variants_of(to_plain(settings))
     outcome = outcome_of(config)
     cells = list(all_cells(variants, settings.seeds))
@@ -56,15 +64,17 @@ def study(config: StudyConfig, composed: Composer) -> None:
             settled(to_plain(composed(words_of(cell, config))))
     with stop_on_signals(after_minutes=config.runtime.stop_after_minutes) as stop, run_dir.held():
         plain = to_plain(config)
-        plain["study"] = {key: value for key, value in plain["study"].items() if key not in ("cell", "words")}
+        plain["study"] = {key: value for key, value in plain["study"].items() if key not in ("cell", "words", "jobs")}
         config_yaml = yaml.safe_dump(plain, sort_keys=False)
         run_dir.admit(config_yaml=config_yaml, outcome=outcome, vocabulary=None, if_exists=config.if_exists.value)
         results = results_in(root, cells)
         total = len(cells)
 
+        def waiting() -> list[Cell]:
+            return [cell for cell in known_cells(variants, settings.seeds, results) if cell.name not in results]
+
         def next_cell(at_work: set[str]) -> Cell | None:
-            known = known_cells(variants, settings.seeds, results)
-            return next((cell for cell in known if cell.name not in results and cell.name not in at_work), None)
+            return next((cell for cell in waiting() if cell.name not in at_work), None)
 
         def done(cell: Cell, seconds: float) -> None:
             result = read_result(result_file(root, cell))
@@ -79,14 +89,22 @@ def study(config: StudyConfig, composed: Composer) -> None:
                 draw(content, root)
 
         words = [word for word in settings.words if not word.startswith("if_exists=")]
-        threads = max(1, (os.cpu_count() or 1) // settings.parallel_runs)
-        launcher = Launcher(words, settings.launch, root / LOGS, threads)
         print(f"study    {root}: {len(results)} runs done, of {total} at most", flush=True)
-        is_done = run_all(next_cell, launcher, at_once=settings.parallel_runs, stop=stop, done=done)
+        if settings.jobs:
+            jobs = Jobs(words, settings.jobs, root / LOGS)
+
+            def has_result(cell: Cell) -> bool:
+                return result_file(root, cell).is_file()
+
+            is_done = run_rounds(waiting, jobs, stop=stop, is_done=has_result, done=done)
+        else:
+            launcher = Launcher(words, settings.launch, root / LOGS, threads_of(settings.parallel_runs))
+            is_done = run_all(next_cell, launcher, at_once=settings.parallel_runs, stop=stop, done=done)
         table = draw(write_study(root, outcome, results), root)
     print(f"\n{table}\n{root / PAGE_FILE}")
     if not is_done:
-        print("stopped; call it again to continue", file=sys.stderr)
+        of_jobs = "; jobs of other machines go on: cancel them, or wait for them" if settings.jobs else ""
+        print(f"stopped; call it again to continue{of_jobs}", file=sys.stderr)
         sys.exit(STOPPED_BY_SIGNAL)
 
 

@@ -13,8 +13,8 @@ from bert_lamb.study.results import FIELDS
 
 Composer = Callable[[list[str]], StudyConfig]  # words -> the typed configuration
 
-CELLS, RESULTS = "cells", "results"
-HOW = ("parallel_runs", "launch", "keep_checkpoints", "cell", "words")  # of the group `study`: do not change a result
+CELLS, RESULTS, LOGS = "cells", "results", "logs"
+HOW = ("parallel_runs", "launch", "keep_checkpoints", "cell", "words", "jobs")  # of `study`: do not change a result
 OF_THE_RUN = ("run_dir", "runtime", "checkpoint", "logging", "tracker", "if_exists", "shards")  # nor do these
 
 

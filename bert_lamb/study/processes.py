@@ -20,7 +20,10 @@ LAST_LINES = 40  # of a log, in which the reason of a failure is looked for
 
 @dataclass
 class Launcher:
-    """How a cell becomes a process: `launch` bert-lamb study WORDS study.cell=NAME. threads: of each on a CPU."""
+    """How a cell becomes a process: `launch` bert-lamb study WORDS study.cell=NAME. threads: of each on a CPU.
+
+    The process is told that nothing is left to launch.
+    """
 
     words: list[str]
     launch: str
@@ -29,7 +32,8 @@ class Launcher:
 
     def start(self, cell: Cell) -> subprocess.Popen[bytes]:
         command = [*shlex.split(self.launch), sys.executable, "-m", "bert_lamb", "study"]
-        command += [*self.words, f"study.cell={cell.name}"]
+        words = [word for word in self.words if not word.startswith(("study.cell=", "study.launch="))]
+        command += [*words, "study.launch=", f"study.cell={cell.name}"]
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
         self.logs.mkdir(exist_ok=True)
         with self.log_of(cell).open("ab") as log:
@@ -39,6 +43,11 @@ class Launcher:
 
     def log_of(self, cell: Cell) -> Path:
         return self.logs / f"{cell.name}.log"
+
+
+def threads_of(parallel_runs: int) -> int:
+    """Threads of each of so many runs of this machine at once."""
+    return max(1, (os.cpu_count() or 1) // parallel_runs)
 
 
 @dataclass
@@ -84,17 +93,17 @@ def run_all(
             elif not (is_told and one.process.returncode in (STOPPED_BY_SIGNAL, -signal.SIGTERM)):
                 failed = failed or one
     if failed is not None:
-        raise failure(failed, launcher.log_of(failed.cell))
+        raise failure(failed.cell, failed.process.returncode, launcher.log_of(failed.cell))
     return not stop.is_asked
 
 
-def failure(failed: Running, log: Path) -> UserError:
-    """What a run that ended with another status than 0 said last."""
+def failure(cell: Cell, status: int, log: Path) -> UserError:
+    """What a run that ended without a result said last."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
     of_ours = [line for line in lines if line.startswith("bert-lamb study: ")]
     last = of_ours[-1].removeprefix("bert-lamb study: ") if of_ours else next(iter(lines[::-1]), "nothing said")
     return UserError(
-        found=f"run {failed.cell.name}, which ended with status {failed.process.returncode}: {last}",
+        found=f"run {cell.name}, which ended with status {status}: {last}",
         expected="a run that ends, or diverges",
         fix=f"see {log}, then call it again: what is done is kept",
     )

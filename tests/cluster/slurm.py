@@ -17,6 +17,7 @@ from tests.launch import CHECKOUT
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "sinfo", "munged")
 PACKAGES = "slurm-wlm, munge"
+PYTHONPATH = os.pathsep.join([str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 NODE_LOST_SECONDS = 30  # SLURM's own default is 300
 # cred_expire cuts the wait before a job that came back starts again from two minutes to seconds.
 CONFIGURATION = """
@@ -59,7 +60,7 @@ class Slurm:
     def __init__(self, folder: Path, hosts: list[Host]) -> None:
         self.folder, self.nodes, self._controller = folder, hosts[:-1], hosts[-1]
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-        self._environment = {**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1",
+        self._environment = {**os.environ, "PATH": path, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1",
                              "DS_ACCELERATOR": "cpu", "SLURM_CONF": str(folder / "slurm.conf")}  # fmt: skip
 
     def start(self, host: Host, *daemon: str) -> None:

@@ -4,6 +4,7 @@ Truths: SLURM's own state of the job; the undisturbed run, bit for bit.
 Breaks that turn this file red: a requeue decided by srun's status, a script that does not hand on the signal.
 """
 
+import sys
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from tests.cluster import slurm as clusters
 from tests.cluster.hosts import await_that
 from tests.cluster.stories import BOUND_SECONDS, SETTINGS, START_SECONDS
 from tests.cluster.weights import are_equal
+from tests.pretraining.test_pretrain import SMALL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 ENDLESS = "phases.phase1.total_steps=1000000"
@@ -56,6 +58,24 @@ def trains(slurm, name, num_steps=70):
 
 def checkpoints(slurm, name):
     return sorted(path.name for path in (slurm.folder / name / "checkpoints").iterdir())
+
+
+def test_the_runs_of_a_study_are_jobs_of_two_ranks(slurm, shards):
+    """Truth: the same study with torchrun's two ranks on one machine, byte for byte."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra bert-lamb[slurm]")
+    words = [*SMALL, "runtime.engine=fsdp", f"shards={shards}", "study.batches=[8,4]", "study.seeds=[1]"]
+    words += ["study.variants.lamb.words=[scaling=none]", "study.variants.lamb.tune=['phases.*.peak_lr=1e-3,1e-2']"]
+    words += ["study.variants.lamb.tune_at=8", "phases.phase1.total_steps=8"]
+    jobs = ["spread=study/slurm", "hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1"]
+    jobs += [f"hydra.sweep.dir={slurm.folder}/jobs", "hydra.launcher.timeout_min=30"]
+    one = ["study.launch=torchrun --standalone --nproc-per-node 2 --no-python"]
+    for name, more in (("jobs-of-study", jobs), ("one-machine", one)):
+        said = slurm.call(sys.executable, "-m", "bert_lamb", "study", *words, *more, f"run_dir={slurm.folder}/{name}")
+        assert "3/3 runs" in said, said
+    texts = {(slurm.folder / name / "study.json").read_bytes() for name in ("jobs-of-study", "one-machine")}
+    assert len(texts) == 1
+    begun = [path.read_text() for path in slurm.folder.glob("jobs-of-study/cells/*/metrics.jsonl")]
+    assert ['"world_size": 2' in lines for lines in begun] == [True] * 3
 
 
 def test_a_job_that_is_asked_to_stop_comes_back_and_resumes(slurm, submit, whole):

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch import CHECKOUT
+from tests.slurm_commands import commands_of_slurm
 
 WORDS = ("the", "a", "river", "city", "north", "old", "king", "stone", "bridge", "war", "year", "was")
 CORPUS = [
@@ -32,7 +33,7 @@ CORPUS = [
 ]
 PREPARE = [*CORPUS, "vocabulary.file=vocab.txt"]
 # Ray writes no token to the home directory, and reports nothing to its makers.
-ENVIRONMENT = {"PYTHONPATH": str(CHECKOUT), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def call(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +41,11 @@ def call(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "bert_lamb", *arguments],
         cwd=cwd,
-        env={**os.environ, **ENVIRONMENT},
+        env={
+            **os.environ,
+            **ENVIRONMENT,
+            "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")]),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -104,10 +109,11 @@ def test_one_share_after_the_other(folder):
 
 def test_a_launcher_that_is_not_installed_is_told_in_a_line(folder):
     """Hydra's settings are heeded without -m too; a launcher that was ignored would do the work here."""
-    result = call(folder, "prepare", "hydra/launcher=none_such", "share=0/3", *PREPARE, "output_dir=never")
-    assert result.returncode == 2
-    assert "fix: install the extra: bert-lamb[slurm] or bert-lamb[ray]" in result.stderr
-    assert len(result.stderr.splitlines()) == 1, result.stderr
+    for more in (["share=0/3"], ["spread=slurm", "share=0/3,1/3"]):
+        result = call(folder, "prepare", "hydra/launcher=none_such", *more, *PREPARE, "output_dir=never")
+        assert result.returncode == 2
+        assert "fix: install the extra: bert-lamb[slurm] or bert-lamb[ray]" in result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
 def test_submitit(folder):
@@ -118,35 +124,10 @@ def test_submitit(folder):
     assert_merged_equals_one(folder, "submitit")
 
 
-SBATCH = """#!/bin/bash
-# Run the tasks of the array one after the other, as SLURM would on machines of its own.
-last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
-echo "Submitted batch job 77"
-for index in $(seq 0 "$last"); do
-    SLURM_JOB_ID=$((100 + index)) SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=$index SLURM_JOB_NODELIST=here \\
-        SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_JOB_NUM_NODES=1 bash "$1"
-done >sbatch.log 2>&1 &
-"""
-SRUN = """#!/bin/bash
-while [[ $1 == --* || $1 == -* ]]; do
-    if [[ $1 == --output || $1 == --error ]]; then shift; fi
-    shift
-done
-exec "$@"
-"""
-SACCT = """#!/bin/bash
-echo 'JobID|State|NodeList'
-for index in 0 1 2; do echo "77_$index|COMPLETED|here"; done
-"""
-
-
 def test_submitit_through_sbatch(folder, tmp_path, monkeypatch):
     """The same with stand-ins for SLURM's own commands: what is written for sbatch runs, and its results are found."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra bert-lamb[slurm]")
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{commands_of_slurm(tmp_path)}:{os.environ['PATH']}")
     done(folder, "prepare", "spread=slurm", "share=0/3,1/3,2/3", *PREPARE, "output_dir=sbatch")
     assert_merged_equals_one(folder, "sbatch")
 

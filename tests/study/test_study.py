@@ -8,8 +8,6 @@ import json
 import shutil
 import sys
 import time
-from copy import deepcopy
-from functools import cache
 
 import pytest
 
@@ -19,7 +17,7 @@ from bert_lamb.config.study import check_cell
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.pretraining.scaling import settled
-from bert_lamb.study import command, processes
+from bert_lamb.study import processes
 from bert_lamb.study.definition import variants_of, words_of
 from bert_lamb.study.drawing import draw
 from bert_lamb.study.grid import Cell, Variant, all_cells
@@ -28,6 +26,7 @@ from bert_lamb.study.processes import Launcher, run_all
 from bert_lamb.study.results import diverged_at
 from bert_lamb.train.recorder import Recorder
 from bert_lamb.train.stop import StopFlag
+from tests.study.in_this_process import stand_ins
 from tests.synthetic import make_shards
 
 SMALL = [
@@ -46,25 +45,6 @@ SMALL = [
     *("study.variants.lost.tune=['phases.*.peak_lr=1e30']", "study.variants.lost.batches=[4]"),
 ]
 NUM_RUNS = 5 + 1  # lamb: two trials at 4, then 16 and both at seed 2; lost: its one trial
-
-
-def in_this_process(next_cell, launcher, *, at_once, stop, done):
-    """Stands for run_all: the same command lines, without a process each."""
-    while (cell := next_cell(set())) is not None:
-        assert cli.main(["study", *launcher.words, f"study.cell={cell.name}"]) == 0
-        done(cell, 0.0)
-    return True
-
-
-@cache
-def composed(name, words):
-    return compose(name, words)
-
-
-def stand_ins(patch):
-    """Runs in this process, and what Hydra has composed once, which takes longer than these runs."""
-    patch.setattr(command, "run_all", in_this_process)
-    patch.setattr("bert_lamb.cli.compose.compose", lambda name, words: deepcopy(composed(name, tuple(words))))
 
 
 @pytest.fixture(autouse=True)
@@ -293,7 +273,7 @@ def test_a_run_is_a_process_with_the_words_of_the_study_and_its_cell(tmp_path, m
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert run_with(tmp_path, "sh -c 'echo $OMP_NUM_THREADS \"$@\"' --") == (True, ["a-b4-s1", "b-b4-s1", "c-b4-s1"])
     said = (tmp_path / "logs" / "b-b4-s1.log").read_text()
-    assert said == f"2 {sys.executable} -m bert_lamb study seed=3 study.cell=b-b4-s1\n"
+    assert said == f"2 {sys.executable} -m bert_lamb study seed=3 study.launch= study.cell=b-b4-s1\n"
 
 
 def test_a_run_that_fails_ends_the_study_with_its_line(tmp_path):
