@@ -151,9 +151,15 @@ def rounds(tmp_path, monkeypatch, script, *, stop=None):
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     monkeypatch.setenv("OUT", str(tmp_path))
-    ended = []
+    ended, begun = [], []
+
+    def waiting():
+        begun.append(None)
+        assert len(begun) < 3, "rounds without end"
+        return [cell for cell in CELLS if cell.name not in ended]
+
     result = run_rounds(
-        lambda: [cell for cell in CELLS if cell.name not in ended],
+        waiting,
         Jobs(["seed=3"], ["spread=x"], tmp_path / "logs"),
         stop=stop or StopFlag(),
         is_done=lambda cell: (tmp_path / cell.name).exists(),
