@@ -196,9 +196,10 @@ def test_a_signal_ends_the_call_and_what_is_done_counts(tmp_path, monkeypatch, h
 
     monkeypatch.setattr(room.time, "sleep", tell)
     monkeypatch.setattr(room, "PATIENCE_SECONDS", 0.5)
-    trap = "trap 'kill $!; exit 143' TERM" if hears else "trap '' TERM"
-    script = f'{trap}; touch "$OUT/a-b4-s1"; sleep 60 & wait; sleep 60'
-    if not hears:
-        script = f'{trap}; touch "$OUT/a-b4-s1"; exec sleep 60'
+    script = {
+        True: "trap 'touch $OUT/heard; kill $!; exit 143' TERM; touch $OUT/a-b4-s1; sleep 60 & wait",
+        False: "trap '' TERM; touch $OUT/a-b4-s1; exec sleep 60",
+    }[hears]
     assert rounds(tmp_path, monkeypatch, script, stop=stop) == (False, ["a-b4-s1"])
+    assert (tmp_path / "heard").exists() == hears
     assert time.monotonic() - begun < 30
