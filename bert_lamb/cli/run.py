@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from bert_lamb.cli.quiet import be_quiet
 from bert_lamb.cli.system_errors import user_error_of
 from bert_lamb.errors import UserError
 
 
 def run(command: str, config: Any) -> int:
     """The command's exit status."""
+    be_quiet()
     from bert_lamb.cli.commands import COMMANDS, OUTPUTS
 
     output = next((Path(path) for name in OUTPUTS if (path := getattr(config, name, None)) is not None), None)
