@@ -22,6 +22,7 @@ class Lars(LayerwiseOptimizer):
 
     beta: decay of the momentum. Everything else is as in `Lamb`; a group may set lr, beta, weight_decay and adapt.
     State per tensor: step (0-d float32), exp_avg (like the tensor, fp32 at least), master for low precision.
+    Raises ValueError for values out of range, RuntimeError for tensors that it was neither built with nor bound to.
     """
 
     MOMENTS = ("exp_avg",)
