@@ -26,8 +26,8 @@ SUMMARIES = {
     "verify": "check every hash, count and invariant of prepared shards",
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
-    "doctor": "a machine, or a cluster under a launcher, examined before a run; takes the words of pretrain",
-    "plan": "memory, time, energy and cost of a run on given GPUs; takes the words of pretrain",
+    "doctor": "a machine, or a cluster under a launcher, examined before a run; takes the arguments of pretrain",
+    "plan": "memory, time, energy and cost of a run on given GPUs; takes the arguments of pretrain",
     "batch": "the texts and masks of any step of a run; the order of an epoch as a file",
     "evaluate": "masked-LM loss and accuracy of any BERT on any shards",
     "export": "a checkpoint -> a folder that transformers loads",
@@ -39,7 +39,7 @@ SUMMARIES = {
     "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
     "vision": "train and score a network on images, as in the LAMB paper (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
-    "study": "a grid of runs, by optimizer, batch and seed -> one table, one figure; takes the words of pretrain",
+    "study": "a grid of runs, by optimizer, batch and seed -> one table, one figure; takes the arguments of pretrain",
 }
 STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue", "vision", "study")  # upon a signal, with a checkpoint
 # Words of calls whose result is what they print; the others leave files, and print what they did.

@@ -1,4 +1,4 @@
-"""What libraries say and the user of a command can do nothing about: the one list of it. `-v` shows it all.
+"""Library warnings that the user of a command can do nothing about: the one list of them. `-v` shows them.
 
 An entry names who speaks and the words, so that everything else a library says is still seen. No library is imported
 here: loggers are known by name, and what is in the environment is read when a library is imported.

@@ -85,7 +85,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise does_not_compose(command, error) from error
     except OSError as error:  # of Hydra's own files, such as multirun.yaml
-        refused = user_error_of(error, output=None, how_to_go_on="call it again")
+        refused = user_error_of(error, output=None, how_to_go_on="run it again")
         if refused is None:
             raise
         raise refused from error

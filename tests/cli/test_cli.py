@@ -116,7 +116,7 @@ SQUAD = ["squad", "model_dir=m", "eval_file=e", "run_dir=o"]
         ),
         (
             [*SQUAD, "batch_size=8", "+device=cpu", "output_dir=o"],
-            ["expected global_batch_size,", "expected runtime.device,", "expected run_dir, as it is called now"],
+            ["expected global_batch_size,", "expected runtime.device,", "expected run_dir, its present name"],
         ),
         ([*RECIPE, "evaluation.max_instances=-1"], ["found evaluation.max_instances=-1"]),
         (["prepare", "output_dir=o"], ["found sources={}; expected at least one source"]),

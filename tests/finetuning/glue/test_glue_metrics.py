@@ -41,6 +41,7 @@ def test_correlations_worked_out_by_hand():
     assert found["spearman"] == pytest.approx(100 * spearmanr(labels, guesses).statistic)
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @pytest.mark.parametrize(
     ("guesses", "labels", "expected"),
     [
