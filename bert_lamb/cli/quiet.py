@@ -31,7 +31,7 @@ WARNINGS: tuple[tuple[str, type[Warning], str], ...] = (
     # How the writer of a file of weights has packed it; what cannot be read is an error of ours.
     (r"'torch\.load' received a zip file that looks like a TorchScript archive", UserWarning, r"bert_lamb\."),
     (r"Detected pickle protocol \d in the checkpoint", UserWarning, r"torch\."),
-    # One class alone in an evaluation of GLUE; the score is then undefined, and reported as such.
+    # One class alone in an evaluation of GLUE: Matthews' correlation is 0 by definition (finetuning/glue/metrics.py).
     (r"A single label was found in 'y_true' and 'y_pred'", UserWarning, r"sklearn\.metrics\."),
 )
 # torch's C++ side reports each connection that closes, with a stack; what went wrong is an error of ours.
