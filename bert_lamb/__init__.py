@@ -3,4 +3,4 @@
 Importing this package imports nothing heavy; each command imports what it needs when it runs.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

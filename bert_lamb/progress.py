@@ -40,6 +40,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.description, self.total, self.unit = description, total, unit
         self.done, self.initial = initial, initial
+        self.done_at_last_line: int | None = None
         self.note, self.scale = "", scale
         self.line_interval_seconds = line_interval_seconds
         self.started_at = self.last_line_at = time.monotonic()
@@ -76,7 +77,7 @@ class Progress:
         with self._without_reader():
             if self.bar is not None:
                 self.bar.close()
-            elif self.is_shown and kind is None:
+            elif self.is_shown and kind is None and self.done_at_last_line != self.done:
                 self._print_line()
 
     @contextmanager
@@ -88,7 +89,7 @@ class Progress:
             self.is_shown, self.bar = False, None
 
     def _print_line(self) -> None:
-        self.last_line_at = time.monotonic()
+        self.last_line_at, self.done_at_last_line = time.monotonic(), self.done
         elapsed = max(self.last_line_at - self.started_at, 1e-9)
         rate = (self.done - self.initial) / elapsed
         of_total = f"/{self._shown(self.total)}" if self.total is not None else ""

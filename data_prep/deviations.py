@@ -1,4 +1,4 @@
-"""What came out otherwise than asked for, as lines of warning (after station 4).
+"""Where the result differs from what was asked for, as lines of warning (after station 4).
 
 Shares that are configured are probabilities, and some corpora cannot give them: one document has no other to take a
 random second segment from. And text gets lost on its way into instances. Neither stops the work; neither is silent.

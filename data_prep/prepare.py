@@ -4,7 +4,7 @@
                            \\_______ prepare share=I/N ______/    \\___________________ merge ____________________/
 
 Everything is made in OUTPUT.partial beside its place and renamed at the end, so OUTPUT is complete or absent. Each unit
-(block of documents, group, shard) is a file that appears whole, so a run that was killed goes on with the next one.
+(block of documents, group, shard) is a file that appears whole, so a run that was killed resumes with the next one.
 """
 
 import shutil
@@ -84,7 +84,7 @@ def prepare_share(settings: Settings, spread: Spread, *, output_dir: Path) -> No
     of_share = share_of(partitions_of(settings, spread), spread.share)
     partitions, workspace = open_workspace(settings, spread, output_dir, is_text_read=True)
     if workspace.is_finished:
-        print(f"{workspace.directory}: merged already, but for the clearing up, which bert-lamb merge does")
+        print(f"{workspace.directory}: already merged, except for the clean-up, which bert-lamb merge does")
         return
     with Pool(spread.num_workers) as pool:
         make_documents(of_share, workspace, settings, pool)
@@ -118,7 +118,7 @@ def is_made(settings: Settings, output_dir: Path, *, if_exists: str) -> bool:
     if not is_complete(output_dir, KIND, if_exists=if_exists):
         return False
     require_same_config(output_dir, settings.to_config())
-    print(f"{output_dir}: prepared already with this configuration; nothing to do")
+    print(f"{output_dir}: already prepared with this configuration; nothing to do")
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a preparation is asked for, as plain values: all that its bytes depend on but for the text, and the spread."""
+"""The settings of a preparation, as plain values: all that its bytes depend on except the text, and the spread."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -38,7 +38,7 @@ def train_vocabulary(settings: Settings, spread: Spread, *, output_file: Path, i
     if decision is Decision.keep:
         check_if_same(record["config"], config, output_file, **words)
         is_complete(work_dir, VOCABULARY, if_exists="restart")  # what a killed run left of its work
-        print(f"{output_file}: there already; nothing to do")
+        print(f"{output_file}: already there; nothing to do")
         return
     partitions_of(settings, spread)  # what is refused is refused before anything is deleted
     if is_complete(work_dir, VOCABULARY, if_exists=if_exists):

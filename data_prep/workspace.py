@@ -1,4 +1,4 @@
-"""OUTPUT.partial while it grows: what lies where in it, and what must be the same when a run goes on with it."""
+"""OUTPUT.partial while it grows: what is where in it, and what must be the same when a run resumes from it."""
 
 import hashlib
 import platform

@@ -40,6 +40,16 @@ def test_lines_come_now_and_then_and_a_resumed_run_counts_its_own_speed(monkeypa
     ]
 
 
+def test_the_last_line_comes_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with Progress("step", total=2, unit="steps", stream=stream, line_interval_seconds=10.0) as shown:
+        now[0] = 20
+        shown.update(2)
+    assert stream.getvalue() == "step: 2/2 steps, 0.1/s, 20 s, 0 s left\n"
+
+
 class Gone(io.StringIO):
     """A terminal that was closed, or a pipe whose reader has ended."""
 

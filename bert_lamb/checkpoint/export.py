@@ -50,7 +50,7 @@ def export(*, run_dir: Path, checkpoint: str, output_dir: Path, if_exists: str, 
     model = to_transformers(run.source, run.config)
     if is_complete(output_dir, KIND, if_exists=if_exists):
         check_purpose(_read(output_dir / ORIGIN_FILE, json.loads), origin, output_dir, KIND)
-        print(f"{output_dir} holds {origin['checkpoint']} already")
+        print(f"{output_dir} already holds {origin['checkpoint']}")
         return
     partial = begin_again(output_dir, KIND)
     disable_progress_bar()  # of the writing, which takes a second
@@ -114,7 +114,7 @@ def read_run(run_dir: Path, checkpoint: str) -> Run:
     file = run_dir / VOCABULARY_FILE
     if not file.is_file() or file_sha256(file) != vocabulary["sha256"]:
         raise UserError(
-            found=f"another {file} than the run began with" if file.is_file() else f"no {file}",
+            found=f"another {file} than the run started with" if file.is_file() else f"no {file}",
             expected=f"the {vocabulary['size']:,} entries with sha256 {vocabulary['sha256'][:12]}...",
             fix="copy the vocab.txt of the shards there",
         )

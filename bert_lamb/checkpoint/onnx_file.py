@@ -1,9 +1,6 @@
 """model.onnx beside an export's weights, for runtimes that do without PyTorch; the extra `bert-lamb[onnx]`."""
 
 import importlib.util
-import io
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -39,19 +36,18 @@ def write_onnx(folder: Path, model: BertForPreTraining) -> None:
 
     batch = {name: random_batch(model.config)[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     free = {0: Dim("batch"), 1: Dim("length")}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")  # names of axes that all inputs share, and steps of the conversion
-        torch.onnx.export(
-            model,
-            (),
-            folder / NAME,
-            kwargs=batch,
-            input_names=list(batch),
-            output_names=OUTPUTS,
-            dynamic_shapes=dict.fromkeys(batch, free),
-            dynamo=True,
-            external_data=False,
-        )
+    torch.onnx.export(
+        model,
+        (),
+        folder / NAME,
+        kwargs=batch,
+        input_names=list(batch),
+        output_names=OUTPUTS,
+        dynamic_shapes=dict.fromkeys(batch, free),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
     # Other sizes than those of the conversion, and padding.
     other = {name: torch.cat([ids, ids[:1]])[:, :-1] for name, ids in batch.items()}
     other["attention_mask"][0, -3:] = 0

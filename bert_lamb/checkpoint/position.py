@@ -1,11 +1,11 @@
-"""Where a run stands, and how a phase hands over to the next."""
+"""How far a run is, and how a phase hands over to the next."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: after `step` optimizer steps of `phase`.
+    """How far a run is: after `step` optimizer steps of `phase`.
 
     optimizer_step: applied steps as bias correction counts them. loss_scale, loss_scale_counters: of fp16, else None.
     batches_skipped: of this phase, so that step k trains on batch k + batches_skipped; num_rollbacks: of the run.

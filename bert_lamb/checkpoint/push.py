@@ -1,4 +1,4 @@
-"""`bert-lamb push`: a model folder -> a repository of the Hugging Face hub, or of a server that speaks like it."""
+"""`bert-lamb push`: a model folder -> a repository of the Hugging Face hub, or of a server with the same API."""
 
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,9 @@ def _check_contents(folder: Path, files: list[Path]) -> None:
             read_json(file, expected="json", fix="export the model again")
             if file.read_bytes().startswith(BYTE_ORDER_MARK):
                 raise UserError(
-                    found=f"{file} with a byte order mark", expected="none", fix="take it away: transformers stumbles"
+                    found=f"{file} with a byte order mark",
+                    expected="none",
+                    fix="remove it: transformers cannot read it",
                 )
     list_weights(folder, option="model_dir")
     if any((folder / name).is_file() for name in tokenizer.FILES):

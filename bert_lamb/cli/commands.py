@@ -94,7 +94,7 @@ def run_verify(config: VerifyConfig) -> int:
     complaints = verify(Path(config.shards_dir))
     for complaint in complaints:
         print(complaint)
-    print(f"{config.shards_dir}: {'ok' if not complaints else f'{len(complaints)} complaints'}")
+    print(f"{config.shards_dir}: {'ok' if not complaints else f'{len(complaints)} errors'}")
     return 1 if complaints else 0
 
 

@@ -1,7 +1,7 @@
 """`bert-lamb <command> [overrides]`: let Hydra compose conf/, hand the typed configuration to the command.
 
 A plain call composes with Hydra's Compose API, so that every complaint is a line and exit status 2. Calls with one of
-Hydra's own flags (--cfg, --help, --info, -m, --shell-completion ...), and those that choose a launcher, go through
+Hydra's own flags (--cfg, --help, --info, -m ...), and those that choose a launcher, go through
 hydra.main.
 """
 
@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from bert_lamb import __version__
 from bert_lamb.cli import faults
 from bert_lamb.cli.faults import EXIT_USER_ERROR
+from bert_lamb.cli.quiet import take_flags
 from bert_lamb.cli.streams import patient_streams
 from bert_lamb.errors import UserError
 from bert_lamb.train.stop import stop_on_signals
@@ -25,8 +26,8 @@ SUMMARIES = {
     "verify": "check every hash, count and invariant of prepared shards",
     "inspect": "show instances of prepared shards as text",
     "pretrain": "shards -> checkpoints, phase after phase (also under torchrun, deepspeed, srun)",
-    "doctor": "a machine, or a cluster under a launcher, examined before a run; takes the words of pretrain",
-    "plan": "memory, time, energy and cost of a run on given GPUs; takes the words of pretrain",
+    "doctor": "a machine, or a cluster under a launcher, examined before a run; takes the arguments of pretrain",
+    "plan": "memory, time, energy and cost of a run on given GPUs; takes the arguments of pretrain",
     "batch": "the texts and masks of any step of a run; the order of an epoch as a file",
     "evaluate": "masked-LM loss and accuracy of any BERT on any shards",
     "export": "a checkpoint -> a folder that transformers loads",
@@ -38,7 +39,7 @@ SUMMARIES = {
     "glue": "fine-tune, predict and score tasks of GLUE (also under torchrun, deepspeed, srun)",
     "vision": "train and score a network on images, as in the LAMB paper (also under torchrun, deepspeed, srun)",
     "report": "report.json and report.html of a run",
-    "study": "a grid of runs, by optimizer, batch and seed -> one table, one figure; takes the words of pretrain",
+    "study": "a grid of runs, by optimizer, batch and seed -> one table, one figure; takes the arguments of pretrain",
 }
 STOP_BETWEEN_STEPS = ("pretrain", "squad", "glue", "vision", "study")  # upon a signal, with a checkpoint
 # Words of calls whose result is what they print; the others leave files, and print what they did.
@@ -59,9 +60,9 @@ PRINT_THEIR_RESULT = {
     "--cfg",
     "-i",
     "--info",
-    "-sc",
+    "--hydra-help",
+    "completion",
 }
-PRINT_THEIR_RESULT |= {"--hydra-help", "--shell-completion"}
 # A plain call has no launcher: what chooses or sets one goes where it is heeded.
 MARKS_OF_HYDRA = ("-", "hydra.", "hydra/", "+hydra.", "++hydra.", "spread=")
 
@@ -73,7 +74,8 @@ def usage() -> str:
         "usage: bert-lamb <command> [key=value ...] [Hydra flags]\n\n"
         f"commands:\n{commands}\n\n"
         "bert-lamb <command> --help lists the configuration of a command, --cfg job prints it composed,\n"
-        "-m sweeps over comma-separated values. bert-lamb --version prints the version.\n"
+        "-m sweeps over comma-separated values, -v shows what libraries say that is otherwise silenced.\n"
+        "bert-lamb --version prints the version, bert-lamb completion bash|zsh a script for completion in the shell.\n"
     )
 
 
@@ -81,9 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status (0 done, 1 a check failed, 2 a mistake to fix)."""
     # The deepspeed launcher adds --local_rank=N; the rank is read from the environment that it also sets.
     given = sys.argv[1:] if argv is None else argv
-    arguments = [word for word in given if not word.startswith("--local_rank")]
-    # torch's C++ side tells of every connection that closes, with a stack each; what went wrong is said in a line.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    arguments = take_flags([word for word in given if not word.startswith("--local_rank")])
     # Signals are heard before anything heavy is imported: one that comes early must not end a run that can be resumed.
     with (
         patient_streams() as output,
@@ -114,10 +114,10 @@ def _main(arguments: list[str]) -> int:
     command, overrides = arguments[0], arguments[1:]
     try:
         _check_working_folder()
-        if command in ("-sc", "--shell-completion"):
-            from bert_lamb.cli.under_hydra import complete
+        if command == "completion":
+            from bert_lamb.cli.completion import completion
 
-            return complete(command, overrides, commands=SUMMARIES)
+            return completion(overrides, SUMMARIES)
         if command not in SUMMARIES:
             raise UserError(
                 found=f"command {command!r}", expected=f"one of {', '.join(SUMMARIES)}", fix="see bert-lamb --help"

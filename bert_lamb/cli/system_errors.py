@@ -1,4 +1,4 @@
-"""What the system refuses (a full disk, no permission, a path that is a file) said as a user's error, in one place.
+"""Errors of the operating system (a full disk, no permission, a path that is a file) as UserErrors, in one place.
 
 Every room writes files through other libraries, each with exceptions of its own: OSError with and without a number,
 safetensors' SafetensorError, torch's RuntimeError, the plain Exception of the tokenizers library. The command line

@@ -1,9 +1,8 @@
-"""Calls with Hydra's own flags, sweeps and launchers, and shell completion: hydra.main knows them all."""
+"""Calls with Hydra's own flags, sweeps and launchers: hydra.main knows them all."""
 
 import os
 import platform
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,7 +87,7 @@ def run_under_hydra(command: str, arguments: list[str]) -> int:
         _check_launcher(command, words)
         raise does_not_compose(command, error) from error
     except OSError as error:  # of Hydra's own files, such as multirun.yaml
-        refused = user_error_of(error, output=None, how_to_go_on="call it again")
+        refused = user_error_of(error, output=None, how_to_go_on="run it again")
         if refused is None:
             raise
         raise refused from error
@@ -134,22 +133,3 @@ def _go_to(directory: Path) -> None:
             fix="call it in a folder of a file system that all machines share",
         )
     os.chdir(directory)
-
-
-def complete(flag: str, arguments: list[str], *, commands: Collection[str]) -> int:
-    """Shell completion: the first word completes to a command, the rest is Hydra's (`bert-lamb -sc install=bash`)."""
-    line = os.environ.get("COMP_LINE", "")
-    words = line.split()
-    is_query = any("query" in word for word in arguments)
-    if not is_query:
-        return run_under_hydra("pretrain", [flag, *arguments])
-    if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
-        typed = words[1] if len(words) == 2 else ""
-        print("\n".join(name for name in commands if name.startswith(typed)))
-        return 0
-    if words[1] not in commands:
-        return 0
-    rest = line.split(words[1], 1)[1].lstrip()
-    os.environ["COMP_LINE"] = f"bert-lamb {rest}"
-    os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    return run_under_hydra(words[1], [flag, *arguments])

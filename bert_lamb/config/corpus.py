@@ -49,7 +49,7 @@ class SentenceTask(Enum):
     """What is asked about the two segments of an instance."""
 
     next_sentence = "next_sentence"  # BERT: does B follow A, or is it from another document?
-    sentence_order = "sentence_order"  # ALBERT: is B behind A, or are they swapped?
+    sentence_order = "sentence_order"  # ALBERT: does B follow A, or are they swapped?
     none = "none"  # RoBERTa: no segments, runs of full sentences
 
 
@@ -103,7 +103,7 @@ class CorpusConfig:
     group_tokens: int = 1_000_000  # documents are grouped up to this size; random second halves come from the group
     instances_per_shard: int = 65_536  # upper bound; shards of one set differ by at most one instance
     seed: int = 12_345
-    partition_bytes: int = 4_000_000  # of input a unit of work is cut to. Does not change the bytes written
+    partition_bytes: int = 4_000_000  # input bytes in a unit of work. Does not change the bytes written
     num_workers: int | None = None  # processes; None: one for each core. Does not change the bytes written
 
 

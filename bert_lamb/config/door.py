@@ -63,7 +63,7 @@ def renamed_keys(command: str, words: Iterable[str]) -> list[UserError]:
     renamed = RENAMED.get(command, {})
     keys = {word: word.partition("=")[0].lstrip("+~") for word in words}
     return [
-        UserError(found=f"{key} in {word}", expected=f"{renamed[key]}, as it is called now", fix="use the new name")
+        UserError(found=f"{key} in {word}", expected=f"{renamed[key]}, its present name", fix="use the new name")
         for word, key in keys.items()
         if key in renamed
     ]
@@ -133,7 +133,7 @@ def _unknown_keys(node: Any, schema: type[Any], prefix: str = "") -> Iterator[Us
         if is_dataclass(schema) and name not in schema.__dataclass_fields__:
             near = difflib.get_close_matches(str(name), schema.__dataclass_fields__)
             yield UserError(
-                found=f"{prefix}{name}, which no field is called",
+                found=f"{prefix}{name}, which is not a field",
                 expected=f"one of {', '.join(near or schema.__dataclass_fields__)}",
                 fix=f"set one of them instead of {prefix}{name}",
             )

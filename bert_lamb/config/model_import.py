@@ -1,4 +1,4 @@
-"""`import`: a checkpoint of somebody else becomes a model folder."""
+"""`import`: somebody else's checkpoint becomes a model folder."""
 
 from dataclasses import dataclass
 

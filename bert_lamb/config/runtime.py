@@ -155,7 +155,7 @@ class CheckpointConfig:
     interval_minutes: float = 10.0  # by rank 0's clock, after the step that is at work; 0: not by time
     keep_last: int = 2  # older ones by steps are removed within a phase; of those by the clock the newest stays
     keep_every: int = 0  # steps of the phase: checkpoints whose step is a multiple are never removed; 0: none
-    # Training stops for a copy to host memory (12 bytes a parameter, divided over the ranks), and goes on while a
+    # Training stops for a copy to host memory (12 bytes a parameter, divided over the ranks), and continues while a
     # thread writes it. false: it waits until the checkpoint is on the disk.
     is_asynchronous: bool = True
 

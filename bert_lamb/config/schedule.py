@@ -28,7 +28,7 @@ class DecayOver(Enum):
     """What a learning-rate curve covers."""
 
     phase = "phase"  # each phase has its own, and warms up again
-    run = "run"  # the first phase's goes on over all of them, and so does the bias correction
+    run = "run"  # the first phase's continues over all of them, and so does the bias correction
 
 
 class Scaling(Enum):
@@ -123,7 +123,7 @@ def check_curves(
                     value in (getattr(CurveConfig, field), of_first),
                     f"phases.{name}.{field}",
                     value.value if isinstance(value, Enum) else value,
-                    "no word on it: with decay_over=run the first phase's curve goes on",
+                    "nothing: with decay_over=run the first phase's curve continues",
                 )
             continue
         if curve.peak_lr is None and scaling is Scaling.none:

@@ -1,4 +1,4 @@
-"""Dynamic masking: which tokens are predicted and what stands in their place, keyed by (seed, epoch, instance).
+"""Dynamic masking: which tokens are predicted and what replaces them, keyed by (seed, epoch, instance).
 
 Source: Devlin et al. 2019, section 3.1 and appendix A.1: 15 % of the tokens are predicted; of those 80 % become
 [MASK], 10 % a random token, 10 % stay. [CLS], [SEP] and padding are never chosen.

@@ -46,7 +46,7 @@ def doctor(config: DoctorConfig) -> bool:
     # Rank 0's folder: others may not have it, and nobody goes on alone.
     if output is not None and not ranks.gather("output", output.absolute().parent.is_dir())[0]:
         raise UserError(
-            found=f"output={output}, whose folder is not there", expected="a file in a folder", fix="set output"
+            found=f"output={output}, whose folder does not exist", expected="a file in a folder", fix="set output"
         ).reported_by("rank 0")
     report = Report([check.name for check in CHECKS], examination.hosts, is_shown=process.is_main, file=output)
     examine(CHECKS, examination, report)

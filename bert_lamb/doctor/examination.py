@@ -77,7 +77,7 @@ class Examination:
     def needs_all_ranks_connected(self) -> None:
         """Raise SkippedError where ranks cannot compute together, or not on what the runtime asks for."""
         if self.why_no_device is not None:
-            raise SkippedError("there is no such device as the runtime asks for")
+            raise SkippedError("the device that runtime asks for does not exist here")
         if self.world_size > 1 and not self.is_connected:
             raise SkippedError("the ranks have no process group")
 

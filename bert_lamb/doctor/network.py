@@ -26,7 +26,7 @@ def collect_group(examination: Examination) -> Callable[[], str]:
     if process.world_size == 1:
         raise SkippedError("one rank")
     if examination.why_no_device is not None:
-        raise SkippedError("there is no such device as the runtime asks for")
+        raise SkippedError("the device that runtime asks for does not exist here")
 
     def join() -> str:
         is_on_gpus = process.device.type == "cuda"

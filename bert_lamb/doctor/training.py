@@ -88,7 +88,8 @@ def collect_batch_plan(examination: Examination) -> list[str]:
         )
         size = "auto" if examination.runtime.micro_batch_size == AUTO else f"{plan.micro_batch_size:,}"
         steps = "" if size == "auto" else f" x {plan.gradient_accumulation_steps:,} accumulation"
-        lines.append(f"{name}: {plan.global_batch_size:,} = {size}{steps} x {plan.world_size:,} ranks")
+        ranks = "1 rank" if plan.world_size == 1 else f"{plan.world_size:,} ranks"
+        lines.append(f"{name}: {plan.global_batch_size:,} = {size}{steps} x {ranks}")
     return lines
 
 
@@ -113,7 +114,7 @@ def step_shape(examination: Examination) -> tuple[str, int, int, int]:
 def collect_memory(examination: Examination) -> int:
     """Bytes that this rank may fill."""
     if examination.why_no_device is not None:
-        raise SkippedError("there is no such device as the runtime asks for")
+        raise SkippedError("the device that runtime asks for does not exist here")
     ranks_on_host = examination.hosts.count(examination.hosts[examination.process.rank])
     return usable_bytes(examination.process.device, ranks_on_host=ranks_on_host)
 
@@ -212,13 +213,18 @@ def take_step(examination: Examination, model: nn.Module, batch: MicroBatch) -> 
     return facts
 
 
+def _short(number: float | None) -> str:
+    return "not finite" if number is None else f"{number:.4g}"
+
+
 def judge_step(examination: Examination, by_rank: list[dict[str, Any]]) -> Finding:
     facts, runtime = by_rank[0], examination.runtime
     slowest = max(one["seconds"] for one in by_rank)
     said = (
-        f"{runtime.engine}, {runtime.precision}: loss {facts['loss']}, gradient norm {facts['grad_norm']}, on"
-        f" {facts['rows']:,} random rows of length {facts['length']} a rank in {slowest:.2f} s"
-        f" (the engine was built in {facts['build_seconds']:.1f} s; a first step is slower than later ones)"
+        f"{runtime.engine}, {runtime.precision}: loss {_short(facts['loss'])},"
+        f" gradient norm {_short(facts['grad_norm'])}, on {facts['rows']:,} random rows of length {facts['length']}"
+        f" a rank in {slowest:.2f} s (the engine was built in {facts['build_seconds']:.1f} s; a first step is slower"
+        " than later ones)"
     )
     if any(one["loss"] is None for one in by_rank):
         return failed(f"{said}: the loss is not finite", fix="set runtime.precision=fp32, and test the device's memory")

@@ -1,4 +1,4 @@
-"""Beside a check that the ranks take together: whoever fails in it, or is never answered, does not hold up the report.
+"""Watch a check that the ranks take together: a rank that fails, or gets no answer, does not hold up the report.
 
 A rank that waits inside a collective cannot be reached by Python, so a thread watches the store, over a connection of
 its own, and ends the process: rank 0's after the report is complete.

@@ -1,4 +1,4 @@
-"""Ranks that fail together: what one refuses all refuse, in the same instant, and it is said once.
+"""Ranks that fail together: what one refuses, all refuse at the same time, and it is printed once.
 
 A rank that leaves alone lets the others wait in a collective until it times out, and torchrun, srun and the deepspeed
 launcher then end them with tracebacks about sockets.

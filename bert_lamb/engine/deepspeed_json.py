@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration, made from ours: what it is told, and which of its settings a user may override."""
+"""DeepSpeed's configuration, made from ours, and which of its settings a user may override."""
 
 import math
 from collections.abc import Iterator

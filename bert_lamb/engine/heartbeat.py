@@ -1,7 +1,7 @@
-"""How far every rank is, told through the store in which they met, so that a rank left waiting can say for whom.
+"""How far every rank is, reported through the store in which they met, so that a waiting rank can say for which one.
 
 A rank that waits inside a collective cannot be asked. A thread of each therefore writes its place to the store, over a
-connection of its own; when a collective fails, whoever is silent or behind is named.
+connection of its own; when a collective fails, the rank that is silent or behind is named.
 """
 
 import json
@@ -171,7 +171,7 @@ def explain(
             fix=f"{LOOK} (its disk, if it reads or writes); {GO_ON}, or set a longer time",
         )
     return UserError(
-        found=f"{NOBODY} at {here.place}: all ranks are alive and as far",
+        found=f"{NOBODY} at {here.place}: all ranks are alive and equally far",
         expected=f"an answer within {setting}",
         fix=f"see that the network between the machines is up (bert-lamb doctor); {GO_ON}",
     )
@@ -214,7 +214,7 @@ def lost_contact(error: BaseException) -> UserError | None:
         return None
     longest = SILENT_BEATS * BEAT_SECONDS + STORE_SECONDS
     unreachable: UserError | None = UserError(
-        found=f"neither the other ranks nor rank 0's store ({_address()}) reached any more, after {here.beat().place}",
+        found=f"neither the other ranks nor rank 0's store ({_address()}) reachable, after {here.beat().place}",
         expected="the machine of rank 0, and the network to it",
         fix=f"{LOOK}; {GO_ON}",
     )

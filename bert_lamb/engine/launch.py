@@ -1,10 +1,8 @@
 """This process among the ranks: its place, its device, and the process group it belongs to."""
 
-import logging
 import os
 import socket
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from bert_lamb.engine.place import Place, place_in
 from bert_lamb.errors import UserError
 
 HIDES_EVERY_GPU = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; the last one is SLURM's
-DEPRECATED_NAME = r"`torch\.distributed\.\w+` is deprecated"
 OTHER_DEVICE = "or set runtime.device=cpu"
 # oneDNN keeps what it made for each shape, 1,024 of them, and without padding every micro-batch is a new one: the heap
 # grows by gigabytes and never shrinks. A step has far fewer shapes than these, and none comes again.
@@ -196,10 +193,6 @@ def lend_to_deepspeed(process: Process) -> None:
     """
     import deepspeed
 
-    # Its warnings at start are about what this room does on purpose (an optimizer that is not on DeepSpeed's list).
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # DeepSpeed calls collectives by names that torch has deprecated; nobody here can change either.
-    warnings.filterwarnings("ignore", DEPRECATED_NAME, FutureWarning, r"torch\.distributed\.")
     if process.device.type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(torch.distributed.get_backend(), verbose=False)

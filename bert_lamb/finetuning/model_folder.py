@@ -6,7 +6,6 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from bert_lamb.checkpoint.folder.contents import quiet_transformers
 from bert_lamb.checkpoint.folder.word_pieces import WordPieces
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.model_card import render_card, share_files
@@ -19,9 +18,8 @@ def save_model(run_dir: Path, model: PreTrainedModel, tokenizer: WordPieces) -> 
     """Write model/, which appears whole; one that an interrupted run left is replaced."""
     partial, folder = run_dir / (MODEL_NAME + PARTIAL_SUFFIX), run_dir / MODEL_NAME
     shutil.rmtree(partial, ignore_errors=True)
-    with quiet_transformers():
-        model.save_pretrained(partial)
-        tokenizer.for_transformers(model_max_length=model.config.max_position_embeddings).save_pretrained(partial)
+    model.save_pretrained(partial)
+    tokenizer.for_transformers(model_max_length=model.config.max_position_embeddings).save_pretrained(partial)
     share_files(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

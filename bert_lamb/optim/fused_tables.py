@@ -72,7 +72,7 @@ def _to_device(table: Tensor, device: torch.device) -> Tensor:
 
 
 class AddressTable:
-    """The tensors' addresses on the device; sent anew when one has moved, as gradients do.
+    """The tensors' addresses on the device; sent again when one has moved, as gradients do.
 
     A captured graph goes on reading what it was captured with, so that is kept for good. If it includes the sending, it
     reads the host's memory too, at every replay, from memory set aside before: none may be pinned during a capture.

@@ -53,7 +53,7 @@ def parameter_groups(
     output layer is the table, as long as its name comes first.
     idle: names of parameters whose gradients are always zero. They are exempt, since decay alone would move them.
     Source: the exclusion list ["LayerNorm", "layer_norm", "bias"] of the authors' LAMB optimizer for BERT.
-    An empty group is left out. Parameters keep their order.
+    An empty group is left out. Parameters keep their order. Raises ValueError as `is_exempt`.
     """
     modules = dict(parameters.named_modules()) if isinstance(parameters, nn.Module) else {}
     named = parameters.named_parameters() if isinstance(parameters, nn.Module) else parameters

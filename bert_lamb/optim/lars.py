@@ -15,13 +15,15 @@ DIRECTIONS = {"reference": reference.lars_directions, "foreach": foreach.lars_di
 
 
 class Lars(LayerwiseOptimizer):
-    """Momentum with a trust ratio, as in the LAMB paper: m = beta m + (1 - beta) (g + weight_decay w), and
+    """Momentum with a trust ratio, as the LAMB paper defines its baseline (Algorithm 1).
 
-    w -= lr phi(||w||) / ||m|| m. (You et al. 2017, where LARS comes from, divides by ||g|| + weight_decay ||w|| before
-    the momentum and has a coefficient of its own; that is another optimizer.)
+    m = beta m + (1 - beta) (g + weight_decay w), then w -= lr phi(||w||) / ||m|| m. (You et al. 2017, where LARS comes
+    from, divides by ||g|| + weight_decay ||w|| before the momentum and has a coefficient of its own; that is another
+    optimizer.)
 
     beta: decay of the momentum. Everything else is as in `Lamb`; a group may set lr, beta, weight_decay and adapt.
     State per tensor: step (0-d float32), exp_avg (like the tensor, fp32 at least), master for low precision.
+    Raises ValueError for values out of range, RuntimeError for tensors that it was neither built with nor bound to.
     """
 
     MOMENTS = ("exp_avg",)

@@ -31,6 +31,7 @@ class LayerwiseOptimizer(Optimizer, ABC):
 
     State per tensor: step (0-d float32), the subclass's moments (fp32 or wider, like the tensor), and for tensors of
     low precision `master`, their fp32 values.
+    Raises ValueError for values out of range, RuntimeError for tensors that it was neither built with nor bound to.
     """
 
     MOMENTS: ClassVar[tuple[str, ...]]

@@ -101,7 +101,7 @@ def begin(output_dir: Path, kind: OutputKind, purpose: dict[str, Any]) -> Path:
         partial_dir.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:  # in /proc, or where another process deletes it
         raise UserError(
-            found=f"a place in which no folder can be made, {error.filename}",
+            found=f"a place where no folder can be created, {error.filename}",
             expected=f"one for {partial_dir}",
             fix=f"set {kind.option}",
         ) from error

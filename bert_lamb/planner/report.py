@@ -156,7 +156,7 @@ def is_to_be_written(file: Path, settings: dict[str, Any], *, if_exists: str) ->
     """Whether a plan goes to `file`, by the protocol of outputs/if_exists.py; raises UserError."""
     if not file.absolute().parent.is_dir():
         raise UserError(
-            found=f"output={file}, whose folder is not there", expected="a file in a folder", fix="set output"
+            found=f"output={file}, whose folder does not exist", expected="a file in a folder", fix="set output"
         )
     state, there = State.absent, None
     if file.exists():

@@ -114,7 +114,7 @@ def texts_of_step(of_run: TrainedOn, step: int, *, first: int, count: int, with_
 
 
 def rows_as_text(masked: MaskedInstances, entries: Entries, *, with_pieces: bool = False) -> Iterator[str]:
-    """Each row in words; what is to be predicted stands in braces behind what the model sees: [MASK]{cat}.
+    """Each row in words; what is to be predicted follows in braces after what the model sees: [MASK]{cat}.
 
     with_pieces: every piece with its id, instead of words.
     """

@@ -1,4 +1,4 @@
-"""`initial_weights`: pretraining that starts from somebody's BERT instead of from drawn weights.
+"""`initial_weights`: pretraining that starts from an existing BERT instead of random weights.
 
 The folder's vocabulary must be that of the shards: the same id would be another word otherwise, in silence.
 """

@@ -34,7 +34,7 @@ class Entries:
     special_ids: frozenset[int]
 
     def piece(self, token_id: int) -> str:
-        """The entry as it stands in the vocabulary; told apart from all entries if there is none."""
+        """The entry as it is in the vocabulary; distinct from all entries if there is none."""
         return self.texts[token_id] if 0 <= token_id < len(self.texts) else f"[no entry {token_id}]"
 
     def words(self, ids: list[int]) -> str:

@@ -46,14 +46,18 @@ class BatchPlan:
                 f" {self.sequences_per_rank_and_step:,} below it)"
             )
         return [
-            f"{self.micro_batch_size:,} sequences per micro-batch and rank{reason}"
+            f"{_counted(self.micro_batch_size, 'sequence')} per micro-batch and rank{reason}"
             f" x {self.gradient_accumulation_steps:,} accumulation = {self.sequences_per_rank_and_step:,} per rank",
-            f"{self.sequences_per_rank_and_step:,} per rank x {self.world_size:,} ranks"
-            f" = {self.global_batch_size:,} sequences per step"
+            f"{self.sequences_per_rank_and_step:,} per rank x {_counted(self.world_size, 'rank')}"
+            f" = {_counted(self.global_batch_size, 'sequence')} per step"
             f" = {self.global_batch_size * self.max_seq_length:,} token positions",
-            f"{self.global_batch_size:,} x {self.total_steps:,} steps = {self.total_sequences:,} sequences"
+            f"{self.global_batch_size:,} x {_counted(self.total_steps, 'step')} = {self.total_sequences:,} sequences"
             f" = {self.total_tokens:,} token positions of length {self.max_seq_length}",
         ]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def plan_batch(

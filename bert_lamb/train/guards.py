@@ -1,4 +1,4 @@
-"""When to give up: a run that learns nothing any more is stopped with a diagnosis, or goes back, instead of running on.
+"""When to give up: a run that no longer learns is stopped with a diagnosis, or rolled back, instead of running on.
 
 Whatever is watched is the same on every rank, so all give up after the same step.
 """

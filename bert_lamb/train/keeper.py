@@ -65,7 +65,7 @@ class Keeper:
         return is_due(step, self.settings.interval_steps)
 
     def save(self, engine: Engine, stage: Stage, position: Position, *, is_by_clock: bool) -> None:
-        """Copy the state, and write it while the training goes on; waits for the save before. Every rank calls it.
+        """Copy the state, and write it while training continues; waits for the previous save. Every rank calls it.
 
         Raises UserError on every rank when any could not write this one or the one before.
         """

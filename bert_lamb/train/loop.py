@@ -1,4 +1,4 @@
-"""The loop of every stage. Read it downhill: for each step gradient, update, agreement, log, evaluate, save, stop."""
+"""The loop of every stage, to be read from top to bottom: gradient, update, agreement, log, evaluate, save, stop."""
 
 from collections.abc import Sequence
 from dataclasses import replace

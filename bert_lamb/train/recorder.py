@@ -101,7 +101,7 @@ class Recorder:
             )
 
     def roll_back(self, stages: Sequence[Stage], position: Position, spike: Spike) -> None:
-        """Say that the run goes on at `position`, and forget what came after it."""
+        """Record that the run continues at `position`, and forget what came after it."""
         if self.is_main:
             stage = next(stage for stage in stages if stage.name == position.phase)
             self.end_stage()

@@ -1,4 +1,4 @@
-"""Where a run continues: its newest checkpoint of which every byte is as it was written."""
+"""Where a run continues: its newest checkpoint whose bytes are all as they were written."""
 
 import sys
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def newest_whole(
         found = "; ".join(f"{path.name}: {damage}" for path, damage in passed)
         raise UserError(
             found=f"no whole checkpoint in {run_dir.path} ({found})",
-            expected="one of which every byte is as it was written",
+            expected="one whose bytes are all as they were written",
             fix="restore one of them from a copy, or start again with if_exists=restart",
         ).reported_by("rank 0")
     with together(process):

@@ -1,4 +1,4 @@
-"""A run: its stages one after the other, from where the last checkpoint stands.
+"""A run: its stages one after the other, starting from the last checkpoint.
 
 Every stage starts from a checkpoint (its own after an interruption, else the last of the stage before, handed over), so
 resuming and continuing are the same code.
@@ -134,7 +134,7 @@ def train(
 
 
 def past(spike: Spike, interrupted: Position, checkpoint: Position, stages: Sequence[Stage]) -> Position:
-    """Where a run goes on after a spike: at the checkpoint's step, with the batches up to the spike passed over.
+    """Where a run continues after a spike: at the checkpoint's step, with the batches up to the spike passed over.
 
     interrupted: of the training that met it. The end of the stage before stands for the stage's first step; from
     further back, where later checkpoints are lost, the run comes to these batches again.

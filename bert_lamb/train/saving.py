@@ -1,4 +1,4 @@
-"""One checkpoint on its way to the disk while the training goes on: what one rank does for it, in a thread.
+"""One checkpoint on its way to the disk while training continues: what one rank does for it, in a thread.
 
 The thread calls no collective, since the main thread uses the process group; Keeper says when all ranks have written.
 """
@@ -67,6 +67,6 @@ def refused(checkpoint: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             found=f"checkpoint {checkpoint} that cannot be written ({error.strerror or error})",
-            expected="room and leave to write there",
-            fix="see to the disk and call it again with if_exists=resume; the checkpoints before it are whole",
+            expected="room, and permission to write there",
+            fix="fix the disk and run it again with if_exists=resume; the checkpoints before it are whole",
         ) from error

@@ -1,4 +1,4 @@
-"""The port between the loop and what is learnt: pretraining's phases, SQuAD and whatever comes are tasks."""
+"""The port between the loop and what is learnt: pretraining's phases, SQuAD, GLUE and images are tasks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -124,7 +124,9 @@ def open_tracker(*, name: str, project: str, mode: str, run_dir: Path, config: d
 
 
 def _say_failed(error: Exception) -> None:
-    print(f"the tracker failed, and gets no more: {_one_line(error)}; metrics.jsonl has everything", file=sys.stderr)
+    print(
+        f"the tracker failed and is no longer used: {_one_line(error)}; metrics.jsonl has everything", file=sys.stderr
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -66,7 +66,7 @@ def vision(config: VisionConfig) -> dict[str, Any]:
         finished = from_rank_0(process, finished)
         if finished is not None:
             if process.is_main:
-                print(f"{run_dir.path} is complete already: {finished['summary']}", flush=True)
+                print(f"{run_dir.path} is already complete: {finished['summary']}", flush=True)
             return finished
 
         # The run's folder.

@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from bert_lamb.checkpoint.folder.contents import quiet_transformers
 from bert_lamb.errors import UserError
 from bert_lamb.outputs.atomic import PARTIAL_SUFFIX, write_atomically
 from bert_lamb.outputs.read_back import read_object
@@ -30,8 +29,7 @@ def save_model(run_dir: Path, network: nn.Module, classes: list[str]) -> None:
     network.config.label2id = {name: label for label, name in enumerate(classes)}
     partial, folder = run_dir / (MODEL_NAME + PARTIAL_SUFFIX), run_dir / MODEL_NAME
     shutil.rmtree(partial, ignore_errors=True)
-    with quiet_transformers():
-        network.save_pretrained(partial)
+    network.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

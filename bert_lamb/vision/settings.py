@@ -1,4 +1,4 @@
-"""What a training on images is told, as plain values."""
+"""The settings of training on images, as plain values."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The data card: README.md and its plots in a folder of shards, for whoever finds the folder (after station 4).
+"""The data card: README.md and its plots in a folder of shards, for anyone who finds the folder (after station 4).
 
 Made from the manifest and the shards alone, one shard mapped at a time. The same folder gives the same bytes: no date,
 no host, no path but those of the preparation's configuration.

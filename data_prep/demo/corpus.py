@@ -77,7 +77,7 @@ def make_demo_data(output_dir: Path, *, if_exists: str) -> None:
     if is_complete(output_dir, KIND, if_exists=if_exists):
         then = json.loads((output_dir / COMPLETE_MARK).read_text())
         check_purpose(then, {"wheels": pinned}, output_dir, KIND)
-        print(f"{output_dir}: complete already; nothing to do")
+        print(f"{output_dir}: already complete; nothing to do")
         return
     partial_dir = begin_again(output_dir, KIND)
     wheel_dir = partial_dir / "wheels"

@@ -1,4 +1,4 @@
-"""Which files a source reads: a file, a folder with all below it, or a glob pattern (before station 1).
+"""Which files a source reads: a file, a folder with everything below it, or a glob pattern (before station 1).
 
 Links are followed, to files and to folders. A folder and a pattern that asks for the same files give the same keys. No
 file is read twice, whatever links lead to it, so a circle of links ends. What is passed over is counted by reason, with

@@ -1,4 +1,4 @@
-"""Plain text and Markdown: a file is a document, or empty lines part the documents of a file."""
+"""Plain text and Markdown: a file is a document, or empty lines separate the documents of a file."""
 
 import re
 from collections.abc import Iterator

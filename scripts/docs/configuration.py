@@ -18,8 +18,8 @@ HEAD = """# Configuration
 
 Every key of every command, made from `bert_lamb/config/` by `python -m scripts.docs`; do not edit it. Defaults are
 those of the schema; presets and recipes of [conf](../conf/README.md) set others, and `bert-lamb COMMAND ... --cfg job`
-prints what holds in the end. `required` is what has no default. A key of a group is written with a dot:
-`runtime.engine=fsdp`; a key of an entry with its name between: `phases.phase1.peak_lr=4e-3`.
+prints the values that apply. `required` marks a key without a default. A key of a group is written with a dot,
+`runtime.engine=fsdp`, and a key of an entry with the name of the entry in between, `phases.phase1.peak_lr=4e-3`.
 
 Units are in the names and in the last column: steps are optimizer steps, lengths are tokens, batches are sequences.
 """

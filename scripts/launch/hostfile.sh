@@ -110,4 +110,5 @@ case "$given" in
 *" --no_ssh "*) ;;
 *) exec 2> >(end_with_the_first >&2) ;;
 esac
-exec deepspeed --hostfile "$hostfile" --master_addr "$MASTER_ADDR" "${options[@]}" --module bert_lamb "${COMMAND:-pretrain}" "$@"
+# What the launcher does is not shown step by step; --log_level info before the "--" shows it.
+exec deepspeed --log_level warning --hostfile "$hostfile" --master_addr "$MASTER_ADDR" "${options[@]}" --module bert_lamb "${COMMAND:-pretrain}" "$@"

@@ -319,7 +319,7 @@ def configured(**changes):
         (configured(num_layers=0), r"model=.* in .*config\.yaml"),
         (configured(dropout=None), r"model=.* in .*config\.yaml"),
         (lambda r: (r / "vocab.txt").unlink(), r"no .*vocab\.txt"),
-        (lambda r: (r / "vocab.txt").write_text("[PAD]\n"), r"another .*vocab\.txt than the run began with"),
+        (lambda r: (r / "vocab.txt").write_text("[PAD]\n"), r"another .*vocab\.txt than the run started with"),
         (lambda r: shutil.rmtree(r / "checkpoints"), r"no checkpoint 'latest' in .* expected one of \(none yet\)"),
         (lambda r: (last(r) / "checkpoint.json").write_text("{"), r"no readable checkpoint\.json in .*0000007"),
         (lambda r: (last(r) / "checkpoint.json").write_text("[]"), r"no readable checkpoint\.json in .*0000007"),

@@ -164,9 +164,9 @@ def test_entries_of_every_other_mapping():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["+sources.text.pth=x"], "found sources.text.pth, which no field is called; expected one of path"),
+        (["+sources.text.pth=x"], "found sources.text.pth, which is not a field; expected one of path"),
         (["++sources.text.pth=x"], "found sources.text.pth"),
-        (["+sedd=3"], "found sedd, which no field is called; expected one of seed"),
+        (["+sedd=3"], "found sedd, which is not a field; expected one of seed"),
         (["sources.txt.path=x"], "found no value for sources.txt.kind"),
         (["+sources.é.path=x"], "expected KEY=VALUE, with keys of the letters a to z"),
         (["output_dir="], "found output_dir=''; expected a path"),

@@ -60,7 +60,7 @@ def main():
             try:
                 write()
             except Exception as error:
-                said[name] = str(user_error_of(error, output=Path("out"), how_to_go_on="call it again"))
+                said[name] = str(user_error_of(error, output=Path("out"), how_to_go_on="run it again"))
     told = io.StringIO()
     with contextlib.redirect_stderr(told):
         status = cli.main(prepare)
@@ -97,11 +97,11 @@ def test_every_library_that_writes(tmp_path):
     for name, text in said.items():
         assert text.startswith(("found file too large at ", "found no space left on device at ")), (name, text)
         assert " MB free" in text
-        assert "; fix: make room, and call it again; what was complete is kept" in text
+        assert "; fix: make room, and run it again; what was complete is kept" in text
     assert "bytes wanted" in said["numpy"]
     assert (status, is_there) == (2, False)
     assert line.startswith(("bert-lamb prepare: found file too large at o", "bert-lamb prepare: found no space left"))
-    assert "call it again with if_exists=resume" in line
+    assert "run it again with if_exists=resume" in line
     made = [{path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.arrow")} for name in "op"]
     assert made[0] == made[1]
     assert made[0]
@@ -126,11 +126,11 @@ def test_every_library_that_writes(tmp_path):
     ],
 )
 def test_how_it_is_said(error, message):
-    found = user_error_of(error, output=Path("out"), how_to_go_on="call it again")
+    found = user_error_of(error, output=Path("out"), how_to_go_on="run it again")
     assert message in str(found)
     outer = ValueError("what a library makes of it")
     outer.__cause__ = error
-    assert str(user_error_of(outer, output=Path("out"), how_to_go_on="call it again")) == str(found)
+    assert str(user_error_of(outer, output=Path("out"), how_to_go_on="run it again")) == str(found)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_how_it_is_said(error, message):
     ],
 )
 def test_defects_keep_their_traceback(error):
-    assert user_error_of(error, output=Path("out"), how_to_go_on="call it again") is None
+    assert user_error_of(error, output=Path("out"), how_to_go_on="run it again") is None
 
 
 @pytest.mark.parametrize(

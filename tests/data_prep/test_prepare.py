@@ -462,7 +462,7 @@ def test_what_was_finished_is_only_cleared_up(prepared, corpus, tmp_path, monkey
     monkeypatch.setattr("data_prep.plan.Partition.read_blocks", lambda partition: refuse())
     if is_share:
         prepare(settings, replace(spread, share="0/2"), output_dir=output_dir, if_exists="refuse")
-        assert "merged already" in capsys.readouterr().out
+        assert "already merged" in capsys.readouterr().out
         merge(settings, spread, output_dir=output_dir)
     else:
         prepare(settings, spread, output_dir=output_dir, if_exists="resume")

@@ -445,5 +445,5 @@ def test_the_command_line_says_ok_failed_or_refused(tmp_path, capsys, monkeypatc
     ]
     assert failed == ["shards"]
     assert cli.main(["doctor", "output=none/found.json"]) == 2
-    assert "found output=none/found.json, whose folder is not there" in capsys.readouterr().err
+    assert "found output=none/found.json, whose folder does not exist" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]

@@ -111,7 +111,7 @@ def beat(num_beats, place, num_entered, host="node"):
         (  # who is ahead is in the next collective already; nobody is to blame
             [beat(5, "p step 3", 9), beat(4, "p step 3", 10)],
             [beat(8, "p step 3", 9), beat(7, "p step 3", 10)],
-            "no answer between the ranks at p step 3: all ranks are alive and as far",
+            "no answer between the ranks at p step 3: all ranks are alive and equally far",
         ),
     ],
 )

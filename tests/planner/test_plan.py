@@ -358,7 +358,7 @@ def test_a_file_is_kept_replaced_or_refused_by_the_protocol(tmp_path):
             run("restart")
         assert file.read_text() == foreign
     config.output = str(tmp_path / "no" / "plan.json")
-    with pytest.raises(UserError, match="whose folder is not there"):
+    with pytest.raises(UserError, match="whose folder does not exist"):
         run("refuse")
 
 

@@ -100,7 +100,18 @@ def test_launcher_options_come_before_two_dashes(machine):
     port = words[words.index("--master_port") + 1]
     assert 20_000 <= int(port) < 32_000
     assert words == [
-        *("--hostfile", "hosts", "--master_addr", "host1", "--include", "host1:0,1@host2", "--ssh_port", "2222"),
+        *(
+            "--log_level",
+            "warning",
+            "--hostfile",
+            "hosts",
+            "--master_addr",
+            "host1",
+            "--include",
+            "host1:0,1@host2",
+            "--ssh_port",
+            "2222",
+        ),
         *("--master_port", port, "--force_multi", "--module", "bert_lamb", "pretrain", "recipe=demo", "seed=1"),
     ]
     assert on_hosts(machine, "x=1", COMMAND="squad").stdout.endswith("--module\nbert_lamb\nsquad\nx=1\n")

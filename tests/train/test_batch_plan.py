@@ -64,6 +64,12 @@ def test_a_smaller_micro_batch_is_explained():
     )
 
 
+def test_one_is_one():
+    first, second, _ = plan(1, 1, 1).describe()
+    assert first.startswith("1 sequence per micro-batch and rank x 1 accumulation")
+    assert second.startswith("1 per rank x 1 rank = 1 sequence per step")
+
+
 @pytest.mark.parametrize(("global_batch_size", "world_size", "ranks"), [(32_768, 3, 2), (512, 1024, 512), (8, 6, 4)])
 def test_ranks_that_cannot_share_a_batch_are_refused(global_batch_size, world_size, ranks):
     with pytest.raises(UserError, match=rf"{world_size} ranks do not share evenly.* start {ranks} ranks"):

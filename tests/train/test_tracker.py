@@ -114,12 +114,14 @@ def test_a_tracker_that_fails_is_left_alone(monkeypatch, tmp_path, capsys):
         tracker.log({"kind": "step", "loss": 1.0}, total_step=step)
     tracker.finish()
     assert logged == [1]
-    said = "the tracker failed, and gets no more: BrokenPipeError: the service has gone; metrics.jsonl has everything\n"
-    assert capsys.readouterr().err == said
+    said = (
+        "the tracker failed and is no longer used: BrokenPipeError: the service has gone; metrics.jsonl has everything"
+    )
+    assert capsys.readouterr().err == f"{said}\n"
     for functions in ({"init": raising("no\nnetwork")}, {"init": lambda **_: SimpleNamespace(finish=raising("late"))}):
         stand_in(monkeypatch, **functions)
         open_tracker(name="wandb", **of_run).finish()
     assert [line.split("; ")[0] for line in capsys.readouterr().err.splitlines()] == [
-        "the tracker failed, and gets no more: RuntimeError: no network",
-        "the tracker failed, and gets no more: RuntimeError: late",
+        "the tracker failed and is no longer used: RuntimeError: no network",
+        "the tracker failed and is no longer used: RuntimeError: late",
     ]

@@ -167,7 +167,7 @@ def test_an_npz_folders_and_parquet_hold_the_same_images(folder):
 def test_a_finished_run_is_kept(folder, learnt, capsys):
     again = [*TINY_RESNET, "num_epochs=12", "if_exists=resume", "runtime.micro_batch_size.vision=4"]
     assert call(folder, "learnt", *again) == learnt
-    assert "is complete already" in capsys.readouterr().out
+    assert "is already complete" in capsys.readouterr().out
     line = refused(capsys, *words(folder, "learnt", *TINY_RESNET, "num_epochs=13", "if_exists=resume"))
     assert "num_epochs" in line
 

@@ -1,11 +1,7 @@
 """What a model folder consists of, and what holds between its parts."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import transformers
 from transformers import BertConfig
 
 from bert_lamb.checkpoint.folder import model_config, tokenizer, vocabulary
@@ -41,17 +37,3 @@ def check_ids(config: BertConfig, pieces: WordPieces, folder: Path) -> None:
             expected="no more ids than embeddings",
             fix=vocabulary.FIX,
         )
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence what transformers and DeepSpeed, which it imports, say on loading; what matters is checked here."""
-    level, has_bar = logging.root.manager.disable, transformers.logging.is_progress_bar_enabled()
-    logging.disable(logging.WARNING)
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.disable(level)
-        if has_bar:
-            transformers.logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""The door for files that strangers made: bytes -> text -> json, refused by name when they are something else.
+"""Files made by others, read as bytes -> text -> json, and refused by name when they are something else.
 
 What a file is follows from its first bytes, never from its name.
 """

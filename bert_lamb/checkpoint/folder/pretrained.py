@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForPreTraining
 
-from bert_lamb.checkpoint.folder.contents import check_folder, check_ids, quiet_transformers
+from bert_lamb.checkpoint.folder.contents import check_folder, check_ids
 from bert_lamb.checkpoint.folder.model_config import read_model_config
 from bert_lamb.checkpoint.folder.stored import Stored
 from bert_lamb.checkpoint.folder.tokenizer import read_tokenizer
@@ -59,7 +59,7 @@ def read_pretrained(folder: Path, *, option: str = "model_dir") -> Pretrained:
 
 def take_pretrained(stored: Mapping[str, Stored], config: BertConfig, *, place: Path, option: str) -> Weights:
     """The weights of BertForPreTraining among those that are stored; UserError as `take_weights`."""
-    with quiet_transformers(), torch.device("meta"):
+    with torch.device("meta"):
         expected = dict(BertForPreTraining._from_config(config).named_parameters())
     return take_weights(_once(stored), expected, place=place, optional=HEADS, option=option)
 

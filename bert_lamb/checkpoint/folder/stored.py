@@ -7,7 +7,6 @@ import argparse
 import pickle
 import re
 import struct
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,8 +102,7 @@ def read_torch_file(file: Path) -> Any:
         raise refusal(file, "it begins with other bytes", expected="a file of torch.save")
     try:
         # A Namespace is where many trainers keep their arguments; it holds values and has no code of its own.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the format, which is the writer's
+        with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", mmap=head.startswith(ZIP), weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -1,4 +1,4 @@
-"""`bert-lamb import`: a checkpoint of somebody else -> a folder that transformers and every command here load."""
+"""`bert-lamb import`: somebody else's checkpoint -> a folder that transformers and every command here load."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def import_checkpoint(
     origin = {"format": opened.format, "source_files": files, "is_lowercase": pieces.casing.is_lowercase}
     if is_complete(output_dir, KIND, if_exists=if_exists):
         check_purpose(json.loads((output_dir / ORIGIN_FILE).read_text(encoding="utf-8")), origin, output_dir, KIND)
-        print(f"{output_dir} holds {source} already")
+        print(f"{output_dir} already holds {source}")
         return
     partial = begin_again(output_dir, KIND)
     _write_model(partial, config, weights, pieces)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import BertForSequenceClassification
 
-from bert_lamb.checkpoint.folder.contents import check_folder, check_ids, input_files, quiet_transformers
+from bert_lamb.checkpoint.folder.contents import check_folder, check_ids, input_files
 from bert_lamb.checkpoint.folder.files import kind_of, read_bytes
 from bert_lamb.checkpoint.folder.model_config import read_model_config
 from bert_lamb.checkpoint.folder.tokenizer import read_tokenizer
@@ -69,8 +69,7 @@ def load_classifier(folder: Path, *, num_answers: int, is_pretrained: bool, draw
     config.num_labels = num_answers
     check_ids(config, pieces, folder)
     torch.manual_seed(seed)
-    with quiet_transformers():
-        model = BertForSequenceClassification._from_config(config, dtype=torch.float32)
+    model = BertForSequenceClassification._from_config(config, dtype=torch.float32)
     if not is_pretrained:
         return Loaded(pieces, model, list(HEADS), left_over=[])
     is_read = {name: not (draws_head and name.startswith(HEADS["classifier"])) for name in model.state_dict()}

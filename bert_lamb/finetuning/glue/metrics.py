@@ -6,7 +6,6 @@ undefined (None) when one side is constant.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
@@ -45,9 +44,7 @@ def f1(predictions: Numbers, labels: Numbers) -> float:
 def matthews(predictions: Numbers, labels: Numbers) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of one class alone, which the top of this file speaks of
-        return float(matthews_corrcoef(labels, predictions))
+    return float(matthews_corrcoef(labels, predictions))
 
 
 def pearson(predictions: Numbers, labels: Numbers) -> float:

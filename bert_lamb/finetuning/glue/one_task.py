@@ -59,7 +59,7 @@ def one_task(sources: Sources, settings: Settings) -> dict[str, Any]:
         finished = run.finished(inputs, results.read_result, outcome=outcome_of(settings))
         if finished is not None:
             if process.is_main:
-                print(f"{run_dir} is complete already: {finished['summary']}", flush=True)
+                print(f"{run_dir} is already complete: {finished['summary']}", flush=True)
             return finished
         with together(process):
             material = read_material(inputs, process, max_seq_length=settings.max_seq_length, seed=settings.seed)

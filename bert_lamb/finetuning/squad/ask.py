@@ -29,7 +29,7 @@ class AnswerSettings:
 
 
 def ask(model_dir: Path, context_file: Path, question: str, windows: WindowSettings, answers: AnswerSettings) -> None:
-    """Print the best answers with their probabilities, and where the first one stands. Raises UserError."""
+    """Print the best answers with their probabilities, and where the first one occurs. Raises UserError."""
     process = this_process(device="auto", num_threads=None)
     check_folder(model_dir)
     context = read_context(context_file)

@@ -73,7 +73,7 @@ def of_one_seed(config: SquadConfig, settings: Settings) -> dict[str, Any]:
         finished = run.finished(sources, read_scores, outcome=settings.outcome(without=NOT_OF_OUTCOME))
         if finished is not None:
             if process.is_main:
-                print(f"{run_dir} is complete already: {summary(finished)}", flush=True)
+                print(f"{run_dir} is already complete: {summary(finished)}", flush=True)
             return finished
         with together(process):
             material = read_material(sources, train_examples, eval_examples, windows, process, seed=settings.seed)

@@ -160,7 +160,7 @@ def positions_of(examples: Questions, features: list[Feature], process: Process)
     if process.is_main:
         print(
             f"train: {len(examples):,} questions in {len(features):,} windows; "
-            f"{len(examples) - len(shown) - num_unanswerable:,} answers are whole in no window"
+            f"{len(examples) - len(shown) - num_unanswerable:,} answers are not whole in any window"
             + (f"; {num_unanswerable:,} questions have no answer" if examples.version == "2.0" else ""),
             flush=True,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import BertForQuestionAnswering
 
-from bert_lamb.checkpoint.folder.contents import check_ids, quiet_transformers
+from bert_lamb.checkpoint.folder.contents import check_ids
 from bert_lamb.checkpoint.folder.model_config import read_model_config
 from bert_lamb.checkpoint.folder.tokenizer import read_tokenizer
 from bert_lamb.checkpoint.folder.weights import read_weights
@@ -36,8 +36,7 @@ def load_model(folder: Path, *, is_pretrained: bool, needs_head: bool, seed: int
     pieces = read_tokenizer(folder)
     config.pad_token_id = pieces.pad_id if pieces.pad_id < config.vocab_size else None
     torch.manual_seed(seed)
-    with quiet_transformers():
-        model = BertForQuestionAnswering._from_config(config, dtype=torch.float32)
+    model = BertForQuestionAnswering._from_config(config, dtype=torch.float32)
     if not is_pretrained:
         check_ids(config, pieces, folder)
         return Loaded(pieces, model, has_own_head=False, left_over=[])

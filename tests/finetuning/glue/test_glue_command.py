@@ -130,7 +130,7 @@ def test_all_tasks_one_after_the_other_with_their_table(folder, capsys, monkeypa
     capsys.readouterr()
     result = call(folder, "all", "all", "if_exists=resume")
     out = capsys.readouterr().out
-    assert out.count("is complete already") == 3
+    assert out.count("is already complete") == 3
     assert (folder / "all" / "mrpc" / "glue.json").read_text() == first
     table = out[out.index("task ") :].splitlines()
     names = [line.split()[0] for line in table[1:]]
@@ -172,7 +172,7 @@ def test_an_existing_run_is_refused_kept_or_done_again(folder, tmp_path, capsys)
     first = call(tmp_path, "rte", "rte")
     assert "if_exists=resume" in refused(capsys, tmp_path, "rte", "rte")
     assert call(tmp_path, "rte", "rte", "if_exists=resume") == first
-    assert "is complete already: RTE dev (8)" in capsys.readouterr().out
+    assert "is already complete: RTE dev (8)" in capsys.readouterr().out
     assert "with peak_lr=0.003; expected peak_lr=0.001" in refused(
         capsys, tmp_path, "rte", "rte", "if_exists=resume", "peak_lr=1e-3"
     )

@@ -254,7 +254,7 @@ def test_an_existing_output_is_refused_kept_or_made_anew(quick, capsys):
         squad(quick)
     capsys.readouterr()
     assert squad(replace(quick, if_exists=IfExists.resume)) == result
-    assert "complete already" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     with pytest.raises(UserError, match="with seed=0; expected seed=5"):
         squad(replace(quick, if_exists=IfExists.resume, seed=5))
     anew = squad(replace(quick, if_exists=IfExists.restart, seed=5))
