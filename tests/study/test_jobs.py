@@ -3,7 +3,6 @@
 Every call of a round is a process of its own. Breaks that turn this file red are in mutations.txt.
 """
 
-import json
 import os
 import sys
 import time
@@ -125,19 +124,6 @@ def test_mistakes_are_refused_before_anything_is_written(folder, study, capsys, 
     assert not (folder / "never").exists()
 
 
-def test_a_run_that_fails_is_told_and_the_others_are_kept(folder, study, capsys):
-    """A checkpoint of another run where the second trial would have its own."""
-    damaged = folder / "fails" / "cells" / ROUNDS[0][1]
-    damaged.mkdir(parents=True)
-    (damaged / "outcome.json").write_text("{")
-    assert study("fails", "hydra/launcher=basic", "if_exists=resume") == 2
-    said = capsys.readouterr().err
-    assert f"found run {ROUNDS[0][1]}, which ended with status 2: found" in said
-    assert "logs/jobs.log" in said
-    results = json.loads((folder / "fails" / "study.json").read_bytes())["results"]
-    assert list(results) == [ROUNDS[0][0]]
-
-
 # A shell plays the call of a round.
 
 
@@ -177,10 +163,11 @@ def test_a_round_has_the_words_of_the_study_its_cells_and_the_launcher(tmp_path,
     assert said == "-m bert_lamb study -m seed=3 study.cell=a-b4-s1,b-b4-s1 spread=x\n"
 
 
-def test_a_round_that_ends_without_a_result_is_a_failure(tmp_path, monkeypatch):
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_round_that_ends_without_a_result_is_a_failure(tmp_path, monkeypatch, status):
     """Even with status 0, as where a job was cancelled: another round would find the same."""
-    script = 'touch "$OUT/a-b4-s1"; echo bert-lamb study: found x; exit 0'
-    with pytest.raises(UserError, match=r"run b-b4-s1, which ended with status 0: found x"):
+    script = f'touch "$OUT/a-b4-s1"; echo bert-lamb study: found x; exit {status}'
+    with pytest.raises(UserError, match=rf"run b-b4-s1, which ended with status {status}: found x"):
         rounds(tmp_path, monkeypatch, script)
 
 
