@@ -33,4 +33,16 @@ done
 say "7/7 report"
 bert-lamb report run_dir="$RUN/pretrain" \
     +scores.pretrained="$RUN/questions-pretrained" +scores.random_weights="$RUN/questions-random"
-printf '\ndone in %s s; open %s\n' "$((SECONDS - started))" "$RUN/pretrain/report.html"
+
+COMMAND=bert-lamb
+if [ -x .venv/bin/bert-lamb ]; then COMMAND=.venv/bin/bert-lamb; fi
+TEXT="$RUN/somalia.txt"
+echo "Planes can land at 40 airports. In a year it produces goods and services worth \$12.109 billion." >"$TEXT"
+say "done in $((SECONDS - started)) s. Now"
+cat <<END
+look      open $RUN/pretrain/report.html in a browser
+ask       $COMMAND ask model_dir=$RUN/questions-pretrained/model context=$TEXT question='How much does Somalia produce in a year?'
+compare   $COMMAND report run_dir=$RUN/questions-pretrained 'compare=[$RUN/questions-random]'
+your text docs/own_text.md takes a folder of text files through the same steps
+read on   docs/getting_started.md
+END

@@ -72,7 +72,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "bert_lamb/train/batch_plan.py": (set(), set()),
     "bert_lamb/train/room.py": (set(), set()),
     "bert_lamb/train/stop.py": (set(), set()),
-    "bert_lamb/train/tracker.py": ({"wandb"}, set()),
+    "bert_lamb/train/tracker.py": ({"torch", "wandb"}, set()),
     "bert_lamb/train": (
         {"torch"},
         {"bert_lamb.engine", "bert_lamb.checkpoint", "bert_lamb.outputs", "bert_lamb.sampling"},
@@ -117,12 +117,12 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"bert_lamb.data", "bert_lamb.engine", "bert_lamb.model", "bert_lamb.train.peak"},
     ),
     "bert_lamb/planner": (set(), PLANNING),
-    "bert_lamb/report": ({"matplotlib", "markupsafe", "numpy"}, {"bert_lamb.outputs"}),
+    "bert_lamb/report": ({"matplotlib", "markupsafe", "numpy", "yaml"}, {"bert_lamb.outputs"}),
     "bert_lamb/study/grid.py": (set(), set()),
     "bert_lamb/study/results.py": (set(), {"bert_lamb.outputs.run_dir", "bert_lamb.report.metrics"}),
     "bert_lamb/study/lines.py": (set(), set()),
     "bert_lamb/study/table.py": (set(), set()),
-    "bert_lamb/study/figure.py": ({"matplotlib"}, {"bert_lamb.report.figures"}),
+    "bert_lamb/study/figure.py": ({"matplotlib"}, {"bert_lamb.report.curves", "bert_lamb.report.figures"}),
     "bert_lamb/study/cell.py": (
         set(),
         {"bert_lamb.config", "bert_lamb.engine.place", "bert_lamb.outputs", "bert_lamb.pretraining", "bert_lamb.train"},

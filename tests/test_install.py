@@ -18,7 +18,9 @@ def test_a_wheel_works_outside_the_checkout(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
         names = set(archive.namelist())
-    templates = {"bert_lamb/report/page.html.j2", "bert_lamb/checkpoint/model_card.md.j2", "data_prep/card/card.md.j2"}
+    templates = {f"bert_lamb/report/{name}" for name in ("page.html.j2", "page.js", "page_plots.css")}
+    templates |= {"bert_lamb/outputs/page.css", "bert_lamb/outputs/page_contents.html.j2"}
+    templates |= {"bert_lamb/checkpoint/model_card.md.j2", "data_prep/card/card.md.j2"}
     assert {"bert_lamb/conf/recipe/lamb_32k.yaml", "data_prep/prepare.py", *templates} <= names
     assert not any(name.startswith(("tests/", "scripts/", "runs/")) for name in names)
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")

@@ -301,7 +301,11 @@ def run_vision(config: VisionConfig) -> int:
 def run_report(config: ReportConfig) -> int:
     from bert_lamb.report import report
 
-    report(run_dir=Path(config.run_dir), score_dirs={label: Path(path) for label, path in config.scores.items()})
+    report(
+        run_dir=Path(config.run_dir),
+        score_dirs={label: Path(path) for label, path in config.scores.items()},
+        compare=[Path(path) for path in config.compare],
+    )
     return 0
 
 

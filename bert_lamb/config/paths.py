@@ -16,7 +16,7 @@ from bert_lamb.errors import UserError
 NEVER_EMPTY = (
     *("output_dir", "output_file", "run_dir", "shards_dir", "model_dir", "train_file", "eval_file", "vocabulary.file"),
     *("data", "predictions", "na_prob", "initial_weights", "context", "data_dir", "files.*"),
-    *("shards", "phases.*.shards", "scores.*", "source", "config", "vocab", "output"),
+    *("shards", "phases.*.shards", "scores.*", "compare.*", "source", "config", "vocab", "output"),
 )
 PATHS = (*NEVER_EMPTY, "sources.*.path", "sources.*.dataset", "dataset")  # of a dataset: its name, or a folder
 
@@ -75,12 +75,14 @@ def _texts(holder: Any, prefix: str = "") -> Iterator[tuple[str, str, Callable[[
     if is_dataclass(holder):
         names = [field.name for field in fields(holder)]
         items = [(name, getattr(holder, name), _setter(holder, name)) for name in names]
+    elif isinstance(holder, list):
+        items = [(str(i), value, _item_setter(holder, i)) for i, value in enumerate(holder)]
     else:
         items = [(str(name), value, _item_setter(holder, name)) for name, value in holder.items()]
     for name, value, put in items:
         if isinstance(value, str):
             yield f"{prefix}{name}", value, put
-        elif isinstance(value, dict) or is_dataclass(value):
+        elif isinstance(value, dict | list) or is_dataclass(value):
             yield from _texts(value, f"{prefix}{name}.")
 
 

@@ -61,3 +61,4 @@ class ReportConfig:
 
     run_dir: str = MISSING
     scores: dict[str, str] = field(default_factory=dict)  # label -> folder of a `squad` run
+    compare: list[str] = field(default_factory=list)  # run_dir of other runs, drawn over this one

@@ -182,7 +182,7 @@ def check_logging(logging: LoggingConfig) -> Complaints:
 
 @dataclass
 class TrackerConfig:
-    name: str = "none"  # none or wandb
+    name: str = "none"  # none, wandb or tensorboard
     project: str = "bert-lamb"
     mode: str = "offline"  # wandb: online, offline or disabled
 
@@ -190,6 +190,7 @@ class TrackerConfig:
 def check_tracker(tracker: TrackerConfig) -> Complaints:
     complaints = Complaints()
     modes = ("online", "offline", "disabled")
-    complaints.unless(tracker.name in ("none", "wandb"), "tracker.name", tracker.name, "none or wandb")
+    names = ("none", "wandb", "tensorboard")
+    complaints.unless(tracker.name in names, "tracker.name", tracker.name, "none, wandb or tensorboard")
     complaints.unless(tracker.mode in modes, "tracker.mode", tracker.mode, "online, offline or disabled")
     return complaints

@@ -36,7 +36,7 @@ LOCK_FILE = "lock"
 OPTION = "run_dir"
 
 OUR_NAMES = {CONFIG_FILE, OUTCOME_FILE, VOCABULARY_FILE, VERSIONS_FILE, METRICS_FILE, CHECKPOINTS, LOCK_FILE}
-OUR_NAMES |= {"report.json", "report.html", "wandb", PROFILE_FOLDER, MICRO_BATCH_FILE}
+OUR_NAMES |= {"report.json", "report.html", "wandb", "tensorboard", PROFILE_FOLDER, MICRO_BATCH_FILE}
 
 DAMAGED_SUFFIX = ".damaged"
 CHECKPOINT_NAME = re.compile(r"(?P<phase>.+)-(?P<step>\d{7,})")

@@ -46,13 +46,15 @@ class Run:
     notes: list[str] = field(default_factory=list)  # what a reader of the report should know about the file
 
 
-def read_metrics(file: Path) -> Run:
-    """The phases in the order in which they were trained.
+def read_metrics(file: Path, *, option: str = "run_dir") -> Run:
+    """The phases in the order in which they were trained. option: what the user sets to choose the run.
 
     A last line cut short, as a killed run leaves it, is left out and noted. Raises UserError with the line's number
     for anything else that is malformed, and for a file that is missing or has no phase.
     """
-    text = read_text(file, expected="the metrics of a run", fix="set run_dir, or restore the file as the run wrote it")
+    text = read_text(
+        file, expected="the metrics of a run", fix=f"set {option}, or restore the file as the run wrote it"
+    )
     run = Run()
     unknown_kinds: Counter[str] = Counter()
     lines = text.removesuffix("\n").split("\n") if text else []
@@ -73,7 +75,7 @@ def read_metrics(file: Path) -> Run:
         _add(run, file, number, record)
     run.notes += [f"{count} lines of the unknown kind {kind!r} are left out." for kind, count in unknown_kinds.items()]
     if not run.phases:
-        raise UserError(found=f"{file} without a phase_start", expected="a run that has begun", fix="set run_dir")
+        raise UserError(found=f"{file} without a phase_start", expected="a run that has begun", fix=f"set {option}")
     return run
 
 

@@ -122,9 +122,9 @@ def perplexity(nats: float | None) -> float | None:
     return math.exp(nats) if nats is not None and nats < 700 else None
 
 
-def read_scores(label: str, folder: Path) -> Record:
-    """The part of a `bert-lamb squad` result that a report quotes, under `label`."""
-    file, fix = folder / SCORES_FILE, f"set scores.{label}, or restore the file as the run wrote it"
+def read_scores(label: str, folder: Path, *, option: str) -> Record:
+    """The part of a `bert-lamb squad` result that a report quotes, under `label`. option: what names the folder."""
+    file, fix = folder / SCORES_FILE, f"set {option}, or restore the file as the run wrote it"
     result = read_object(file, expected="a finished output of `bert-lamb squad`", fix=fix)
     found: Record = {name: result.get(name) for name in ("dataset_name", *POINTS, *QUESTIONS)}
     config: Any = result.get("config")

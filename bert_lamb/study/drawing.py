@@ -14,6 +14,7 @@ from bert_lamb.study.results import MAX_POINTS
 from bert_lamb.study.table import HEAD, as_markdown, loss_rows, trial_rows
 
 TABLE_FILE, FIGURE_FILE, PAGE_FILE = "table.md", "figure.svg", "study.html"
+CURVES = ("curves", "Curves of the runs")  # id and title of a section
 PAGE_TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
@@ -23,8 +24,10 @@ def draw(content: Mapping[str, Any], folder: Path) -> str:
     table, figure = as_markdown(study), loss_by_batch(study)
     write_atomically(folder / TABLE_FILE, table)
     write_atomically(folder / FIGURE_FILE, standing_alone(figure) + "\n")
+    trials = trial_rows(study)
     facts = {
         "title": "Study",
+        "contents": [("losses", "Held-out loss"), *([("tuned", "What was tuned")] if trials else []), CURVES],
         "num_done": study.num_done,
         "num_known": study.num_known,
         "is_finished": study.is_finished,
@@ -34,7 +37,7 @@ def draw(content: Mapping[str, Any], folder: Path) -> str:
         "about": [line.about for line in study.lines],
         "head": HEAD,
         "rows": loss_rows(study),
-        "trials": trial_rows(study),
+        "trials": trials,
         "max_points": MAX_POINTS,
         "curves": [(title, Markup(svg)) for title, svg in curves(study)],
     }

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bert_lamb.report.figures import BLUE, GREEN, GREY, ORANGE, as_svg
+from bert_lamb.report.curves import COLOURS, GREY
+from bert_lamb.report.figures import as_svg
 from bert_lamb.study.lines import Line, Study
 
-COLOURS = (BLUE, ORANGE, GREEN, "#a06cd5", "#c2527f", "#8a7a3d")  # of lines, in their order; then again
 MARKERS = "os^Dv"
 TITLE = "Held-out masked-LM loss against batch"
 SPREAD = 0.05  # powers of two between lines at the same batch, so that their bars can be told apart

@@ -41,6 +41,6 @@ class MeterSettings:
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    name: str  # none or wandb
+    name: str  # none, wandb or tensorboard
     project: str
     mode: str  # online, offline or disabled

@@ -1,17 +1,75 @@
 """Mirror of metrics.jsonl in an experiment tracker, or nothing. The file stays the record; the tracker is a view.
 
+Every tracker shows the same names (`names_of`), in sections that it makes of their first part, over one axis: the
+optimizer steps of the whole run.
+
 What can be refused is refused by `check_tracker`, before a run begins. From then on a tracker that fails costs its
 view, said once, and never the training.
 """
 
+import json
 import os
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from bert_lamb.errors import UserError
 
 WANDB_MODES = {"dryrun": "offline", "run": "online"}  # older names that WANDB_MODE still has
+
+
+TOTAL_STEP = "total_step"
+SECTIONS = {  # kind of line -> the section of its numbers; those of a step are divided further
+    "step": "train",
+    "heldout": "heldout",
+    "image_scores": "images",
+    "scores": "squad",
+    "glue_scores": "glue",
+    "phase_start": "phase",
+    "resume": "phase",
+    "rollback": "phase",
+    "target_reached": "phase",
+    "phase_end": "phase",
+}
+SPEED = ("seconds", "sequences_per_second", "tokens_per_second", "positions_per_second", "fill", "model_tflops", "mfu")
+# TensorBoard's layout: curves that are read together. Weights & Biases has a section for each first part of a name.
+LAYOUT = {
+    "learning": {
+        "loss": ["Multiline", ["train/loss", "train/mlm_loss", "train/nsp_loss", "heldout/mlm_loss"]],
+        "accuracy": ["Multiline", ["train/mlm_accuracy", "heldout/mlm_accuracy"]],
+        "trust ratio": ["Margin", ["trust_ratio/median", "trust_ratio/min", "trust_ratio/max"]],
+    },
+    "speed": {"share of time": ["Multiline", [r"time/.*"]], "utilization": ["Multiline", ["speed/mfu", "speed/fill"]]},
+}
+TENSORBOARD_FOLDER = "tensorboard"  # below the run directory
+
+
+def names_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line of metrics.jsonl under the names that every tracker shows; none of a single parameter's.
+
+    Of a step: `train/` what is learnt and how, `trust_ratio/`, `speed/`, `time/` (shares) and `memory/`.
+    """
+    kind = record["kind"]
+    if kind not in SECTIONS:
+        return {}
+    numbers = {name: value for name, value in record.items() if isinstance(value, int | float)}
+    step = numbers.pop("step", None)
+    named = {name_of(kind, name): float(value) for name, value in numbers.items()}
+    return named | ({} if kind != "step" or step is None else {"phase/step": float(step)})
+
+
+def name_of(kind: str, field: str) -> str:
+    if kind != "step":
+        return f"{SECTIONS[kind]}/{field}"
+    if field.startswith("trust_ratio_"):
+        return f"trust_ratio/{field.removeprefix('trust_ratio_')}"
+    if field.endswith("_share"):
+        return f"time/{field}"
+    if field.endswith("_bytes"):
+        return f"memory/{field}"
+    return f"speed/{field}" if field in SPEED else f"train/{field}"
 
 
 class Tracker(Protocol):
@@ -40,12 +98,41 @@ class WandbTracker:
 
         self._run = wandb.init(project=project, mode=mode, dir=str(run_dir), name=run_dir.name, config=config)
 
+        self._run.define_metric(TOTAL_STEP)
+        self._run.define_metric("*", step_metric=TOTAL_STEP)
+
     def log(self, record: dict[str, Any], *, total_step: int) -> None:
-        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
-        self._run.log({f"{record['kind']}/{key}": value for key, value in numbers.items()}, step=total_step)
+        # Not as wandb's own step, which may not go back as a run does that is resumed or rolled back.
+        if named := names_of(record):
+            self._run.log({**named, TOTAL_STEP: total_step})
 
     def finish(self) -> None:
         self._run.finish()
+
+
+class TensorBoardTracker:
+    """Event files below the run directory, of which TensorBoard drops what is done again after a resume."""
+
+    def __init__(self, *, run_dir: Path, config: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._open = partial(SummaryWriter, log_dir=str(run_dir / TENSORBOARD_FOLDER))
+        self._writer: Any = None
+        self._config = json.dumps(config, indent=1, default=str)
+
+    def log(self, record: dict[str, Any], *, total_step: int) -> None:
+        goes_back = record["kind"] in ("resume", "rollback")
+        if self._writer is None or goes_back:
+            self.finish()
+            self._writer = self._open(purge_step=total_step + 1 if goes_back else None)
+            self._writer.add_custom_scalars(LAYOUT)
+            self._writer.add_text("configuration", f"```\n{self._config}\n```", total_step)
+        for name, value in names_of(record).items():
+            self._writer.add_scalar(name, value, total_step)
+
+    def finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 class UntilItFails:
@@ -76,6 +163,8 @@ def check_tracker(*, name: str, mode: str) -> None:
 
     Online, wandb asks for an API key where there is a terminal, and tries the key on its server.
     """
+    if name == "tensorboard":
+        _check_tensorboard()
     if name != "wandb":
         return
     of_environment = os.environ.get("WANDB_MODE", mode).lower()
@@ -112,11 +201,24 @@ def check_tracker(*, name: str, mode: str) -> None:
         )
 
 
+def _check_tensorboard() -> None:
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except Exception as error:
+        raise UserError(
+            found=f"TensorBoard that cannot be imported ({_one_line(error)})",
+            expected="a working one for tracker=tensorboard",
+            fix="pip install 'bert-lamb[tensorboard]', or set tracker=none",
+        ) from error
+
+
 def open_tracker(*, name: str, project: str, mode: str, run_dir: Path, config: dict[str, Any]) -> Tracker:
-    """The tracker called `name`: none or wandb. One that does not begin is said and done without."""
-    if name != "wandb":
+    """The tracker called `name`: none, wandb or tensorboard. One that does not begin is said and done without."""
+    if name == "none":
         return NoTracker()
     try:
+        if name == "tensorboard":
+            return UntilItFails(TensorBoardTracker(run_dir=run_dir, config=config))
         return UntilItFails(WandbTracker(project=project, mode=mode, run_dir=run_dir, config=config))
     except Exception as error:
         _say_failed(error)

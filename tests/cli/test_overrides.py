@@ -202,7 +202,8 @@ def test_home_folders(monkeypatch):
     )
     assert (made.shards, made.run_dir, made.tracker.project) == ("/h/s", "/h/r", "~")
     assert [phase.shards for phase in made.phases.values()] == ["/h/s", "/h/p"]
-    assert compose("report", "run_dir=~", "+scores.a=~/b").scores == {"a": "/h/b"}
+    made = compose("report", "run_dir=~", "+scores.a=~/b", "compare=[~/c,d]")
+    assert (made.scores, made.compare) == ({"a": "/h/b"}, ["/h/c", "d"])
 
 
 def test_every_field_that_is_a_path_is_known_as_one():
@@ -212,7 +213,8 @@ def test_every_field_that_is_a_path_is_known_as_one():
     no_paths = {"sources.*.dataset_config", "sources.*.dataset_split", "dataset_name"}
     otherwise = {"data", "predictions", "na_prob", "initial_weights", "context", "source", "config", "vocab", "output"}
     assert otherwise <= keys
-    assert (named - no_paths) | otherwise == set(PATHS)
+    in_lists = {"compare.*"}  # whose entries have no names
+    assert (named - no_paths) | otherwise | in_lists == set(PATHS)
 
 
 def test_own_yaml_files(tmp_path, monkeypatch, capsys):

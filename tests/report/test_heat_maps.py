@@ -29,7 +29,8 @@ from transformers import BertConfig
 
 from bert_lamb.model.bert import BertPretrainingModel
 from bert_lamb.report import report
-from bert_lamb.report.figures import STYLE, draw_heat_map, draw_heat_maps
+from bert_lamb.report.figures import STYLE
+from bert_lamb.report.heat_maps import draw_heat_map, draw_heat_maps
 from bert_lamb.report.layers import row_of
 from bert_lamb.report.metrics import read_metrics
 from tests.report.run_lines import make_run, numbers_of, start, step, trust_ratios

@@ -4,6 +4,8 @@ Mutations that must turn it red: a resumed stretch counted twice, phases not lai
 length, a baseline on other questions compared, a malformed line passed over, an unescaped label in the page.
 """
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -12,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+import bert_lamb.report
 from bert_lamb.errors import UserError
 from bert_lamb.report import report
-from bert_lamb.report.figures import draw_figures, points
+from bert_lamb.report.curves import panels_of, points
 from bert_lamb.report.metrics import read_metrics
-from tests.report.run_lines import heldout, make_run, numbers_of, start, step, trust_ratios
+from tests.report.run_lines import heldout, make_run, make_scores, numbers_of, start, step, trust_ratios
 
 VOID_ELEMENTS = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -39,20 +42,6 @@ LINES = [
     step("phase2", 3),
     heldout("phase2", 3, mlm_loss=math.log(4), unigram_cross_entropy=math.log(100)),
 ]
-
-
-def make_scores(folder: Path, *, f1: float, exact_match: float, weights: str, dataset_name: str = "questions") -> Path:
-    folder.mkdir()
-    result = {
-        "dataset_name": dataset_name,
-        "exact_match": exact_match,
-        "f1": f1,
-        "num_questions": 49,
-        "num_unanswered": 0,
-        "config": {"initial_weights": weights},
-    }
-    (folder / "scores.json").write_text(json.dumps(result))
-    return folder
 
 
 @pytest.fixture
@@ -173,11 +162,16 @@ def test_the_page_is_whole_and_fetches_nothing(run_dir, tmp_path):
     text = (run_dir / "report.html").read_text()
     page = Page(text)
     assert page.open == []
-    assert page.tags.count("svg") == 6 + 3
+    assert page.tags.count("svg") == 6 + 4 + 3  # four at both scales, three heat maps
     # Inside the page, or a picture in its own bytes: a heat map, its legend.
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
     assert not re.search(r"url\((?!#)|@import", text)
-    assert {"script", "link", "img", "iframe"}.isdisjoint(page.tags)
+    assert {"link", "img", "iframe"}.isdisjoint(page.tags)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)  # ours, by its hash, and no other
+    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{hashed}'" in text
+    assert page.tags.count("script") == 1
+    assert script == Path(bert_lamb.report.__file__).with_name("page.js").read_text()
     assert label in page.text
     assert "seed: 42 # <not a tag>" in page.text
     used = re.findall(r"url\(#([^)]+)\)", text) + [one[1:] for one in page.addresses if one.startswith("#")]
@@ -202,7 +196,7 @@ def test_adamw_without_pairs_and_without_evaluation(tmp_path, capsys):
     content = report(run_dir=run_dir, score_dirs={})
     assert content["heldout"] == []
     assert content["notes"] == ["only is unfinished: 2 of 4 steps."]
-    titles = [title for title, _ in draw_figures(read_metrics(run_dir / "metrics.jsonl"))]
+    titles = [panel.title for panel in panels_of(read_metrics(run_dir / "metrics.jsonl"), {}, "")]
     assert not any("rust ratio" in title for title in titles)
     assert "only" in capsys.readouterr().out
 
@@ -242,7 +236,7 @@ def test_a_run_before_its_first_step(tmp_path):
 
 
 def test_losses_that_are_not_finite_survive(tmp_path):
-    lines = [start("only"), step("only", 1), step("only", 2, loss=math.nan, mlm_loss=math.nan)]
+    lines = [start("only"), step("only", 1, grad_norm=1.7e308), step("only", 2, loss=math.nan, mlm_loss=math.nan)]
     run_dir = make_run(tmp_path / "run", [*lines, heldout("only", 2, mlm_loss=math.nan)])
     content = report(run_dir=run_dir, score_dirs={})
     assert content["phases"][0]["final_loss"] is None

@@ -51,7 +51,13 @@ def test_the_page_has_table_and_curves(tmp_path):
     run_dir = make_run(tmp_path / "run", LINES)
     report(run_dir=run_dir, score_dirs={})
     page = (run_dir / "report.html").read_text()
-    for text in ("<h2>Speed</h2>", "<td>1,750</td>", "<td>17.5%</td>", "<td>42.9%</td>", "forward, backward"):
+    for text in (
+        '<h2 id="speed">Speed</h2>',
+        "<td>1,750</td>",
+        "<td>17.5%</td>",
+        "<td>42.9%</td>",
+        "forward, backward",
+    ):
         assert text in page
     assert page.count("<figcaption>Tokens a second") == page.count("<figcaption>Model FLOPs utilization") == 1
     assert json.loads((run_dir / "report.json").read_text())["speed"][0]["mfu"] == pytest.approx(0.175)
@@ -61,5 +67,5 @@ def test_a_run_without_a_meter_has_no_table(tmp_path):
     run_dir = make_run(tmp_path / "run", [*LINES[3:], step("phase2", 2)])
     report(run_dir=run_dir, score_dirs={})
     page = (run_dir / "report.html").read_text()
-    assert "<h2>Speed</h2>" not in page
+    assert 'id="speed"' not in page
     assert "Tokens a second" not in page

@@ -94,7 +94,7 @@ def test_a_fine_tuned_model_is_scored_without_training(folder, learnt):
 
 
 def test_the_report_quotes_the_scores(folder, learnt, capsys, monkeypatch):
-    monkeypatch.setattr("bert_lamb.report.draw_figures", lambda run: [])
+    monkeypatch.setattr("bert_lamb.report.page.draw_plots", lambda panels, run: [])
     assert cli.main(["report", f"run_dir={folder / 'learnt'}"]) == 0
     assert f"SST-2 dev (32): accuracy {learnt['score']:.2f}" in capsys.readouterr().out
     content = json.loads((folder / "learnt" / "report.json").read_text())
