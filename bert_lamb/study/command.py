@@ -20,6 +20,7 @@ from bert_lamb.outputs.atomic import write_atomically
 from bert_lamb.outputs.plain import to_plain
 from bert_lamb.outputs.run_dir import RunDir, RunKind
 from bert_lamb.pretraining.scaling import settled
+from bert_lamb.shards import open_instances
 from bert_lamb.study.definition import (
     CELLS,
     LOGS,
@@ -59,9 +60,15 @@ def study(config: StudyConfig, composed: Composer) -> None:
     outcome = outcome_of(config)
     cells = list(all_cells(variants, settings.seeds))
     run_dir.decide(config.if_exists.value)
+    needed = set()  # shards
     for cell in cells:  # whatever can be refused, of every run; seeds do not differ
         if cell.seed == settings.seeds[0] and not result_file(root, cell).is_file():
-            settled(to_plain(composed(words_of(cell, config))))
+            plain = settled(to_plain(composed(words_of(cell, config))))
+            splits = ("train", "heldout") if plain["evaluation"]["max_instances"] else ("train",)
+            phases = plain["phases"].values()
+            needed |= {(phase["shards"], phase["max_seq_length"], split) for phase in phases for split in splits}
+    for shards, max_seq_length, split in sorted(needed):
+        open_instances(Path(shards), max_seq_length=max_seq_length, split=split)
     with stop_on_signals(after_minutes=config.runtime.stop_after_minutes) as stop, run_dir.held():
         plain = to_plain(config)
         plain["study"] = {key: value for key, value in plain["study"].items() if key not in ("cell", "words", "jobs")}

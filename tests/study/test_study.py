@@ -229,6 +229,8 @@ def test_another_study_in_the_folder_is_refused(capsys, whole, shards):
         (("study.batches=[16,4,1024]",), "phases.phase1.num_sequences=32, fewer than half a batch of 1024"),
         (("study.variants.lamb.words=[scaling=sqrt]",), "scaling_base_batch_size=None"),
         (("study.cell=lamb-b3-s1",), "study.cell=lamb-b3-s1"),
+        (("study.variants.lost.words=[phases.phase1.shards=nowhere]",), "nowhere"),
+        (("study.variants.lost.words=[phases.phase1.max_seq_length=17]",), "17"),
     ],
 )
 def test_a_mistake_in_any_run_is_refused_before_anything_is_written(capsys, shards, tmp_path, words, expected):
