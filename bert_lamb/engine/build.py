@@ -85,6 +85,7 @@ def build_engine(
             model, built, device=process.device, precision=runtime.precision, max_grad_norm=max_grad_norm
         )
     json = deepspeed_json(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         micro_batch_size=micro_batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps,
         world_size=process.world_size,

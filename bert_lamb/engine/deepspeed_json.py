@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from bert_lamb.engine.state_size import reduce_bucket_size
 from bert_lamb.errors import UserError, UserErrors
 
 REASONS = {  # why an override is refused, where there is more to say than that it is not on the list
@@ -88,6 +89,7 @@ ALLOWED_OVERRIDES = {
 
 def deepspeed_json(
     *,
+    num_parameters: int,
     micro_batch_size: int,
     gradient_accumulation_steps: int,
     world_size: int,
@@ -102,7 +104,8 @@ def deepspeed_json(
 
     Gradients are accumulated and summed over ranks in fp32: left to itself DeepSpeed rounds them to the weights' dtype
     on the way, even on one rank. Stages 0 to 2 sum them, since they would divide them by the number of ranks before
-    they leave the weights' dtype; stage 3 can only average (see `DeepSpeedEngine.backward`).
+    they leave the weights' dtype; stage 3 can only average (see `DeepSpeedEngine.backward`). DeepSpeed's buffer for
+    gradients, as large as `reduce_bucket_size` however small the model, is no larger than all `num_parameters` need.
     Raises UserError for overrides that are not known to leave the update as it is, and for stage 0 with a precision
     other than fp32, where DeepSpeed accumulates in the weights' dtype.
     """
@@ -118,7 +121,7 @@ def deepspeed_json(
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": gradient_accumulation_steps,
         "gradient_clipping": max_grad_norm,
-        "zero_optimization": {"stage": zero_stage},
+        "zero_optimization": {"stage": zero_stage, "reduce_bucket_size": reduce_bucket_size(num_parameters)},
         "zero_allow_untested_optimizer": True,  # LAMB is not on DeepSpeed's list; read_layout and bind make it exact
         "zero_force_ds_cpu_optimizer": False,
         "communication_data_type": "fp32",

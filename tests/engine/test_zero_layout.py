@@ -72,6 +72,7 @@ def test_an_unknown_wrapper_is_refused(module):
 
 
 SETTINGS = {
+    "num_parameters": 1000,
     "micro_batch_size": 4,
     "gradient_accumulation_steps": 2,
     "world_size": 3,
@@ -158,7 +159,7 @@ def test_generated_json():
         "train_micro_batch_size_per_gpu": 4,
         "gradient_accumulation_steps": 2,
         "gradient_clipping": 1.0,
-        "zero_optimization": {"stage": 2, "overlap_comm": False},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "overlap_comm": False},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "communication_data_type": "fp32",
@@ -171,7 +172,10 @@ def test_generated_json():
     }
     assert found == expected
     stage_3 = deepspeed_json(**{**SETTINGS, "zero_stage": 3})
-    assert stage_3 == {**expected, "zero_optimization": {"stage": 3}, "gradient_allreduce_op": "mean"}
+    zero = {"stage": 3, "reduce_bucket_size": 1000}
+    assert stage_3 == {**expected, "zero_optimization": zero, "gradient_allreduce_op": "mean"}
+    large = deepspeed_json(**{**SETTINGS, "num_parameters": 10**9})
+    assert large["zero_optimization"]["reduce_bucket_size"] == 5 * 10**8  # DeepSpeed's default
     stage_1 = deepspeed_json(**{**SETTINGS, "zero_stage": 1})
     assert stage_1["bf16"] == {"enabled": True, "immediate_grad_update": True}
     fp16 = deepspeed_json(**{**SETTINGS, "precision": "fp16", "initial_loss_scale": 4096.0})

@@ -77,6 +77,7 @@ def train(case, process, out):
         )
     else:
         json = deepspeed_json(
+            num_parameters=sum(p.numel() for p in model.parameters()),
             micro_batch_size=micro_batch_size,
             gradient_accumulation_steps=accumulation,
             world_size=process.world_size,
