@@ -127,6 +127,13 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         set(),
         {"bert_lamb.config", "bert_lamb.engine.place", "bert_lamb.outputs", "bert_lamb.pretraining", "bert_lamb.train"},
     ),
+    "bert_lamb/study/command.py": (
+        {"yaml"},
+        {
+            *("bert_lamb.config", "bert_lamb.outputs", "bert_lamb.pretraining.scaling", "bert_lamb.shards"),
+            "bert_lamb.train.stop",
+        },
+    ),
     "bert_lamb/study": (
         {"markupsafe", "yaml"},
         {"bert_lamb.config", "bert_lamb.outputs", "bert_lamb.pretraining.scaling", "bert_lamb.train.stop"},
