@@ -6,6 +6,7 @@ from typing import Any
 
 from bert_lamb.errors import UserError
 
+MAX_LEARNING_RATE = 1e30
 MAX_SEED = 2**63 - 1  # what torch, numpy and the files take
 
 
@@ -29,6 +30,11 @@ def check_if_positive(complaints: Complaints, prefix: str, holder: object, *name
     for name in names:
         value = getattr(holder, name)
         complaints.unless(value is None or value > 0, prefix + name, value, "a number above 0")
+
+
+def check_if_bearable(complaints: Complaints, key: str, rate: float | None) -> None:
+    """rate: a peak learning rate; a step is it times a trust ratio, and a number of fp32."""
+    complaints.unless(rate is None or rate <= MAX_LEARNING_RATE, key, rate, f"at most {MAX_LEARNING_RATE:g}")
 
 
 def check_if_share(complaints: Complaints, prefix: str, holder: object, *names: str) -> None:

@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from bert_lamb.config.checks import Complaints, check_if_positive
+from bert_lamb.config.checks import Complaints, check_if_bearable, check_if_positive
 from bert_lamb.config.run import RunConfig, check_run
 from bert_lamb.config.runtime import check_micro_batches
 from bert_lamb.config.squad import STAGE, InitialWeights
@@ -90,6 +90,7 @@ def check_glue(config: GlueConfig) -> Complaints:
         }
         for key in ("global_batch_size", "peak_lr"):
             complaints.unless(getattr(recipe, key) > 0, keys[key], getattr(recipe, key), "a number above 0")
+        check_if_bearable(complaints, keys["peak_lr"], recipe.peak_lr)
         for key, is_right, expected in (
             ("max_seq_length", recipe.max_seq_length >= MIN_SEQ_LENGTH, f"{MIN_SEQ_LENGTH} or more tokens"),
             ("warmup_proportion", 0 <= recipe.warmup_proportion <= 1, "a share in 0..1"),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -125,15 +126,16 @@ def check_optimizer(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Compl
     if isinstance(optimizer, AdagradConfig):
         check_if_positive(complaints, "optimizer.", optimizer, "eps")
     if isinstance(optimizer, LambConfig | AdamWConfig | AdamConfig):
-        for beta in optimizer.betas:
-            complaints.unless(0 <= beta < 1, "optimizer.betas", tuple(optimizer.betas), "numbers in [0, 1)")
+        is_right = _are_two_numbers(optimizer.betas) and all(0 <= beta < 1 for beta in optimizer.betas)
+        shown = tuple(optimizer.betas) if _are_two_numbers(optimizer.betas) else optimizer.betas
+        complaints.unless(is_right, "optimizer.betas", shown, "two numbers in [0, 1)")
         check_if_positive(complaints, "optimizer.", optimizer, "eps")
     if isinstance(optimizer, LarsConfig | MomentumConfig):
         complaints.unless(0 <= optimizer.beta < 1, "optimizer.beta", optimizer.beta, "a number in [0, 1)")
     if isinstance(optimizer, LayerwiseConfig):
         for name in ("param_norm_bounds", "trust_ratio_bounds"):
             bounds = getattr(optimizer, name)
-            is_right = bounds is None or (len(bounds) == 2 and 0 <= bounds[0] <= bounds[1])
+            is_right = bounds is None or (_are_two_numbers(bounds) and 0 <= bounds[0] <= bounds[1])
             complaints.unless(is_right, f"optimizer.{name}", bounds, "[lower, upper] with 0 <= lower <= upper, or null")
         if optimizer.implementation is OptimizerImplementation.apex:
             complaints.extend(check_apex(optimizer, runtime))
@@ -167,3 +169,8 @@ def check_apex(optimizer: LayerwiseConfig, runtime: RuntimeConfig) -> Complaints
             "its default: apex's FusedLAMB has no other",
         )
     return complaints
+
+
+def _are_two_numbers(value: Any) -> bool:
+    """Hydra puts whatever an interpolation gives, and lists of lists, where the schema says list[float]."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(one, int | float) for one in value)

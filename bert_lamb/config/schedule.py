@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from bert_lamb.config.checks import Complaints, check_if_positive, check_if_share
+from bert_lamb.config.checks import Complaints, check_if_bearable, check_if_positive, check_if_share
 from bert_lamb.errors import UserError
 
 
@@ -65,6 +65,7 @@ def check_curve(prefix: str, curve: CurveConfig) -> Complaints:
     check_if_positive(
         complaints, prefix, curve, "peak_lr", "warmup_power", "decay_power", "decay_rate", "decay_interval_steps"
     )
+    check_if_bearable(complaints, f"{prefix}peak_lr", curve.peak_lr)
     shares = ["warmup_start_share", "end_share", "cooldown_proportion"]
     shares += ["warmup_proportion"] if curve.warmup_proportion is not None else []
     check_if_share(complaints, prefix, curve, *shares)

@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from bert_lamb.config.checks import Complaints, check_if_positive, check_if_share
+from bert_lamb.config.checks import Complaints, check_if_bearable, check_if_positive, check_if_share
 from bert_lamb.config.run import RunConfig, check_run
 from bert_lamb.config.runtime import check_micro_batches
 
@@ -69,6 +69,7 @@ def check_squad(config: SquadConfig) -> Complaints:
     counts = ("max_seq_length", "doc_stride", "max_query_length", "n_best_size", "max_answer_length")
     check_if_positive(complaints, "", config, *counts, "global_batch_size", "peak_lr", "num_epochs", "decay_power")
     check_if_positive(complaints, "", config, "seeds")
+    check_if_bearable(complaints, "peak_lr", config.peak_lr)
     check_if_share(complaints, "", config, "warmup_proportion")
     unknown = sorted(config.published.keys() - {"exact_match", "f1"})
     complaints.unless(not unknown, "published", ", ".join(unknown), "exact_match and f1")

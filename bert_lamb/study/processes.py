@@ -31,18 +31,32 @@ class Launcher:
     threads: int
 
     def start(self, cell: Cell) -> subprocess.Popen[bytes]:
-        command = [*shlex.split(self.launch), sys.executable, "-m", "bert_lamb", "study"]
+        try:
+            command = [*shlex.split(self.launch), sys.executable, "-m", "bert_lamb", "study"]
+        except ValueError as error:
+            raise _no_program(self.launch, str(error)) from error
         words = [word for word in self.words if not word.startswith(("study.cell=", "study.launch="))]
         command += [*words, "study.launch=", f"study.cell={cell.name}"]
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
-        self.logs.mkdir(exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
         with self.log_of(cell).open("ab") as log:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
-            )
+            try:
+                return subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+                )
+            except (FileNotFoundError, PermissionError) as error:
+                raise _no_program(self.launch, f"{command[0]}: {error.strerror}") from error
 
     def log_of(self, cell: Cell) -> Path:
         return self.logs / f"{cell.name}.log"
+
+
+def _no_program(launch: str, reason: str) -> UserError:
+    return UserError(
+        found=f"study.launch={launch} ({reason})",
+        expected="a program and its arguments, as a shell would read them",
+        fix="set study.launch",
+    )
 
 
 def threads_of(parallel_runs: int) -> int:

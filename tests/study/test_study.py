@@ -285,6 +285,12 @@ def test_a_run_that_fails_ends_the_study_with_its_line(tmp_path):
     assert not (tmp_path / "logs" / "b-b4-s1.log").exists()
 
 
+@pytest.mark.parametrize("launch", ["no-such-program", "'", "/"])
+def test_a_launch_that_is_no_program_is_a_line(tmp_path, launch):
+    with pytest.raises(UserError, match=r"found study.launch="):
+        run_with(tmp_path, launch)
+
+
 def test_a_signal_is_passed_on_and_nothing_new_begins(tmp_path, monkeypatch):
     stop, begun = StopFlag(), time.monotonic()
     sleep = time.sleep

@@ -137,7 +137,8 @@ def write_answers_page(
         "captions": {"verdict": "verdict", "word": "question word", "length": "first true answer"},
         "verdicts": VERDICTS,
     }
-    write_atomically(file, render(TEMPLATE, facts, is_html=True))
+    page = render(TEMPLATE, facts, is_html=True)
+    write_atomically(file, page.encode("utf-8", "replace").decode())  # json may hold halves of surrogate pairs
 
 
 def _after(

@@ -206,6 +206,15 @@ def test_score_writes_the_page_beside_the_figures(tmp_path, capsys):
     assert Page((tmp_path / "answers.html").read_text(encoding="utf-8")).order[0] == "absent"
 
 
+def test_half_a_surrogate_pair_in_a_prediction_is_a_question_mark(tmp_path):
+    """Json may hold one, and the official script scores it; UTF-8 cannot."""
+    files = squad_file(tmp_path)
+    said = json.loads((tmp_path / "said.json").read_text())
+    (tmp_path / "said.json").write_text(json.dumps({**said, next(iter(said)): "half \ud800 a pair"}))
+    assert cli.main(["score", *files, f"page={tmp_path / 'answers.html'}"]) == 0
+    assert "half ? a pair" in (tmp_path / "answers.html").read_text(encoding="utf-8")
+
+
 def test_a_page_never_replaces_data(tmp_path, capsys):
     files = squad_file(tmp_path)
     assert cli.main(["score", *files, f"page={tmp_path / 'data.json'}"]) == 2
