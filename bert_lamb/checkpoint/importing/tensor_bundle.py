@@ -52,6 +52,10 @@ class Entry:
     crc: int
     is_sliced: bool  # the tensor is stored in parts, as a partitioned variable is
 
+    @property
+    def end(self) -> int:
+        return self.offset + self.num_bytes
+
 
 class Field(NamedTuple):
     number: int
@@ -81,10 +85,14 @@ def list_bundle(prefix: Path) -> list[Stored]:
     if header.get(2, 0):
         raise UserError(found=f"{index} of a big-endian machine", expected="little-endian numbers", fix="save it again")
     num_shards = int(header.get(1, 1))
-    return [
-        _stored(key, entry, prefix.with_name(f"{prefix.name}.data-{entry.shard:05d}-of-{num_shards:05d}"))
+    files = {
+        key: prefix.with_name(f"{prefix.name}.data-{entry.shard:05d}-of-{num_shards:05d}")
         for key, entry in entries.items()
-    ]
+    }
+    last = {files[key]: key for key in sorted(entries, key=lambda key: entries[key].end)}
+    for file, key in last.items():  # what is not taken over, such as Adam's moments, has to be there too
+        _check_length(entries[key], file, key)
+    return [_stored(key, entry, files[key]) for key, entry in entries.items()]
 
 
 def _read_index(index: Path) -> bytes:
@@ -123,20 +131,14 @@ def _stored(key: str, entry: Entry, file: Path) -> Stored:
 
 def _bytes_of(entry: Entry, file: Path, key: str) -> bytes:
     """The bytes of a tensor, which must be there whole and have their checksum."""
-    end = entry.offset + entry.num_bytes
-    expected = f"{key} in bytes {entry.offset:,} to {end:,}, as the index says"
+    _check_length(entry, file, key)
     try:
-        num_bytes = file.stat().st_size
         with file.open("rb") as stream:
-            is_pointer = stream.read(len(LFS_POINTER)) == LFS_POINTER
-            if is_pointer or num_bytes < end:
-                what = "that is a git-lfs pointer" if is_pointer else f"with {num_bytes:,} bytes"
-                raise UserError(found=f"{file} {what}", expected=expected, fix=PULL if is_pointer else FETCH)
             stream.seek(entry.offset)
             content = stream.read(entry.num_bytes)
     except OSError as error:
-        what = f"no file {file}" if not file.exists() else f"{file} that cannot be read ({error.strerror})"
-        raise UserError(found=what, expected=expected, fix=FETCH) from error
+        what = f"{file} that cannot be read ({error.strerror})"
+        raise UserError(found=what, expected=f"the bytes of {key}", fix=FETCH) from error
     if masked_crc32c(content) != entry.crc:
         raise UserError(
             found=f"{key} in {file} with another checksum than the index says",
@@ -144,6 +146,21 @@ def _bytes_of(entry: Entry, file: Path, key: str) -> bytes:
             fix="fetch both files again",
         )
     return content
+
+
+def _check_length(entry: Entry, file: Path, key: str) -> None:
+    """Raise UserError for a data file that is absent, a pointer to one, or ends before the tensor does."""
+    expected = f"{key} in bytes {entry.offset:,} to {entry.end:,}, as the index says"
+    try:
+        num_bytes = file.stat().st_size
+        with file.open("rb") as stream:
+            is_pointer = stream.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError as error:
+        what = f"no file {file}" if not file.exists() else f"{file} that cannot be read ({error.strerror})"
+        raise UserError(found=what, expected=expected, fix=FETCH) from error
+    if is_pointer or num_bytes < entry.end:
+        what = "that is a git-lfs pointer" if is_pointer else f"with {num_bytes:,} bytes"
+        raise UserError(found=f"{file} {what}", expected=expected, fix=PULL if is_pointer else FETCH)
 
 
 def _entries_of_table(content: bytes) -> Iterator[tuple[bytes, bytes]]:

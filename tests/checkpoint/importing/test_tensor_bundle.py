@@ -137,6 +137,17 @@ def test_what_is_wrong_with_the_files_is_refused(prefix, spoil, message):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_data_file_cut_short_is_refused_whatever_is_missing(prefix):
+    """The last tensor is the count of steps, which nobody takes over: a file without it was not fetched to its end."""
+    sound = data_of(prefix).read_bytes()
+    for num_bytes in (1, 9):
+        data_of(prefix).write_bytes(sound[:-num_bytes])
+        with pytest.raises(UserError, match=r"with 10,(803|795) bytes; expected global_step in bytes 10,796 to 10,804"):
+            list_bundle(prefix)
+    data_of(prefix).write_bytes(sound + b"more")
+    list_bundle(prefix)
+
+
 def test_a_checkpoint_of_objects_is_refused_by_name():
     with pytest.raises(UserError, match=r"objects\.ckpt\.index of tf\.train\.Checkpoint"):
         list_bundle(GOOGLE / "objects.ckpt")
