@@ -170,8 +170,16 @@ def _options(command: str, group: str, words: Sequence[str]) -> list[str]:
     given = dict(pairwise(words))
     own = given.get("--config-dir") or given.get("-cd")
     folders = [conf_dir(), *([Path(own)] if own else [])]
-    files = [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))]
-    return [file.stem for file in files if _fits(command, file)]
+    options = {
+        file.relative_to(folder / group).with_suffix("").as_posix(): file
+        for folder in folders
+        for file in sorted((folder / group).rglob("*.yaml"))
+    }
+    return [
+        option
+        for option, file in options.items()
+        if option.rpartition("/")[0] in ("", command) and _fits(command, file)  # spread/study/ is of study
+    ]
 
 
 def _fits(command: str, file: Path) -> bool:

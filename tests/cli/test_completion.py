@@ -102,6 +102,8 @@ def test_candidates_are_those_of_the_command():
     assert words("pretrain -m runtime.tf32=true,") == ["runtime.tf32=true,false", "runtime.tf32=true,true"]
     assert words("pretrain recipe=demo phases.") == ["phases.phase1.", "phases.phase2."]
     assert words("glue tasks.s") == ["tasks.sst2.", "tasks.stsb."]
+    assert words("study spread=") == ["spread=study/ray", "spread=study/slurm"]
+    assert words("prepare spread=") == ["spread=ray", "spread=slurm"]
     assert "phases.any.peak_lr=" in words("pretrain phases.any.pe")
     assert words("pretrain ~phases.phase2.pe") == ["~phases.phase2.peak_lr="]
     assert words("pretrain quiet") == words("nothing recipe=") == words("push model_dir=") == []

@@ -18,6 +18,7 @@ from tests.fuzz.runner import TIMEOUT, Outcome
 LINE = r"bert-lamb {command}: (rank \d+ of \d+ on \S+: )?found .*; expected .*; fix: .*"
 MAX_LINE = 3_000
 PROGRESS = re.compile(r".*: .*(/s|left|done).*")  # plain lines of bert_lamb/progress.py
+PLAN = re.compile(r"(run|machine|recipe|phase\d|fine_tuning|vision) {2,}\S.*| {9}\d.*")  # what a start prints
 FINISHED = ("scores.json", "glue.json", "vision.json", "model", "predictions.json", "manifest.json", "report.json")
 
 
@@ -54,7 +55,7 @@ def _faults_of_refusal(words: tuple[str, ...], outcome: Outcome) -> Iterator[str
     others = [line for line in lines if not complaint.fullmatch(line)]
     if not complaints:
         yield f"no line of ours: {lines[-1][:200] if lines else 'silence'}"
-    elif odd := [line for line in others if not PROGRESS.fullmatch(line)]:
+    elif odd := [line for line in others if not (PROGRESS.fullmatch(line) or PLAN.fullmatch(line))]:
         yield f"a line that is none of ours: {odd[0][:200]}"
     if any(len(line) > MAX_LINE for line in complaints):
         yield f"a line of {max(map(len, complaints))} characters: {complaints[0][:100]}"
