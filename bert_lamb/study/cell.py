@@ -21,7 +21,7 @@ from bert_lamb.outputs.run_dir import CHECKPOINTS
 from bert_lamb.pretraining.command import pretrain
 from bert_lamb.study.definition import CELLS, LOGS, Composer, result_file, variants_of, words_of
 from bert_lamb.study.grid import Cell, all_cells
-from bert_lamb.study.processes import Launcher, run_all, threads_of
+from bert_lamb.study.processes import Launcher, check_launch, run_all, threads_of
 from bert_lamb.study.results import result_of
 from bert_lamb.train.guards import Diverged
 from bert_lamb.train.stop import STOPPED_BY_SIGNAL, stop_on_signals
@@ -62,6 +62,7 @@ def launch_cell(config: StudyConfig) -> None:
             expected="one of the two to start the ranks of a run",
             fix="leave study.launch out, or hydra.launcher.tasks_per_node",
         ).reported_by("machine")
+    check_launch(config.study.launch)
     launcher = Launcher(config.study.words, config.study.launch, Path(config.run_dir) / LOGS, threads_of(1))
     left = [cell]
     with stop_on_signals() as stop:

@@ -35,7 +35,7 @@ from bert_lamb.study.definition import (
 from bert_lamb.study.drawing import FIGURE_FILE, PAGE_FILE, TABLE_FILE, draw
 from bert_lamb.study.grid import Cell, all_cells, known_cells
 from bert_lamb.study.jobs import Jobs, run_rounds
-from bert_lamb.study.processes import Launcher, run_all, threads_of
+from bert_lamb.study.processes import Launcher, check_launch, run_all, threads_of
 from bert_lamb.train.stop import STOPPED_BY_SIGNAL, stop_on_signals
 
 STUDY_JSON = "study.json"
@@ -56,6 +56,8 @@ def study(config: StudyConfig, composed: Composer) -> None:
             expected="the launcher to decide how many jobs there are at a time",
             fix="leave it out; on SLURM, set hydra.launcher.array_parallelism",
         )
+    if not settings.jobs:  # else it is for the machines of the jobs
+        check_launch(settings.launch)
     run_dir, variants = RunDir(root, STUDY), variants_of(to_plain(settings))
     outcome = outcome_of(config)
     cells = list(all_cells(variants, settings.seeds))

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,32 +32,34 @@ class Launcher:
     threads: int
 
     def start(self, cell: Cell) -> subprocess.Popen[bytes]:
-        try:
-            command = [*shlex.split(self.launch), sys.executable, "-m", "bert_lamb", "study"]
-        except ValueError as error:
-            raise _no_program(self.launch, str(error)) from error
         words = [word for word in self.words if not word.startswith(("study.cell=", "study.launch="))]
+        command = [*shlex.split(self.launch), sys.executable, "-m", "bert_lamb", "study"]
         command += [*words, "study.launch=", f"study.cell={cell.name}"]
         environment = {"OMP_NUM_THREADS": str(self.threads), **os.environ}
         self.logs.mkdir(parents=True, exist_ok=True)
         with self.log_of(cell).open("ab") as log:
-            try:
-                return subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
-                )
-            except (FileNotFoundError, PermissionError) as error:
-                raise _no_program(self.launch, f"{command[0]}: {error.strerror}") from error
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
 
     def log_of(self, cell: Cell) -> Path:
         return self.logs / f"{cell.name}.log"
 
 
-def _no_program(launch: str, reason: str) -> UserError:
-    return UserError(
-        found=f"study.launch={launch} ({reason})",
-        expected="a program and its arguments, as a shell would read them",
-        fix="set study.launch",
-    )
+def check_launch(launch: str) -> None:
+    """Raise UserError for words that no shell would read, or that do not begin with a program of this machine."""
+    try:
+        words, reason = shlex.split(launch), ""
+    except ValueError as error:
+        words, reason = [], str(error)
+    if words and shutil.which(words[0]) is None:
+        reason = f"{words[0]} is not a program here"
+    if reason:
+        raise UserError(
+            found=f"study.launch={launch} ({reason})",
+            expected="a program and its arguments, as a shell would read them",
+            fix="set study.launch",
+        )
 
 
 def threads_of(parallel_runs: int) -> int:
