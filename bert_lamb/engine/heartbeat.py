@@ -4,6 +4,7 @@ A rank that waits inside a collective cannot be asked. A thread of each therefor
 connection of its own; when a collective fails, the rank that is silent or behind is named.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -68,7 +69,9 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
+        """Waits for the beat that is on its way: the interpreter's end aborts the process of a thread in torch's C++."""
         self._is_over.set()
+        self._thread.join(STORE_SECONDS)
 
     def enter(self, part: str, *, step: str | None = None) -> None:
         """This rank begins another part of a step; costs no time."""
@@ -185,8 +188,10 @@ def start(*, rank: int, world_size: int, timeout_seconds: float) -> None:
     global _here
     store: Any = torch.distributed.distributed_c10d._get_default_store()
     warns = torch.distributed.get_backend() == "nccl"
-    _here = Heartbeat(store.clone(), rank=rank, world_size=world_size, timeout_seconds=timeout_seconds, warns=warns)
-    _here.start()
+    here = Heartbeat(store.clone(), rank=rank, world_size=world_size, timeout_seconds=timeout_seconds, warns=warns)
+    here.start()
+    _here = here
+    atexit.register(stop)  # whichever way the process ends
 
 
 def stop() -> None:

@@ -94,6 +94,27 @@ def beat(num_beats, place, num_entered, host="node"):
     return Beat(host, num_beats, place, num_entered, 1.0)
 
 
+ENDS_WITHIN_A_BEAT = """
+import sys, time
+import torch
+from bert_lamb.engine import heartbeat
+
+heartbeat.BEAT_SECONDS = 1e-5
+store = f"file://{sys.argv[1]}"
+torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+heartbeat.start(rank=0, world_size=1, timeout_seconds=60)
+time.sleep(0.1)
+"""
+
+
+def test_a_beat_on_its_way_does_not_abort_a_process_that_ends(tmp_path):
+    """Nobody leaves the group here. A daemon thread that the interpreter's end finds in torch's C++ aborts (134)."""
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-c", ENDS_WITHIN_A_BEAT, str(tmp_path / "store")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize(
     ("before", "after", "found"),
     [
