@@ -69,7 +69,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Waits for the beat that is on its way: the interpreter's end aborts the process of a thread in torch's C++."""
+        """Waits for the beat on its way: the interpreter's end aborts a process whose thread is in torch's C++."""
         self._is_over.set()
         self._thread.join(STORE_SECONDS)
 
